@@ -1,0 +1,1 @@
+"""What the mesh is tried on, and the judges that took no part in it."""

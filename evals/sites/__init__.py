@@ -1,0 +1,1 @@
+"""Applications and documents that missions are tried on."""

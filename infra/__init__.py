@@ -1,0 +1,1 @@
+"""What every process is made of: the mesh, identity, time, ids, errors, settings, storage handles and telemetry."""

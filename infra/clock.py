@@ -1,0 +1,99 @@
+"""Time. Nothing else reads a clock, so that tests and simulation own it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from itertools import count
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time for records, monotonic time for durations."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary point; never runs backwards."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Resume after that many seconds of monotonic time."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class ManualClock:
+    """Stands still until told; for tests and simulation."""
+
+    def __init__(self, start_ms: int = 1_700_000_000_000) -> None:
+        self._start_ms = start_ms
+        self._elapsed = 0.0
+        self._order = count()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._watchers: list[tuple[int, asyncio.Future[None]]] = []
+
+    def now_ms(self) -> int:
+        return self._start_ms + round(self._elapsed * 1000)
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._elapsed + seconds, next(self._order), woken))
+        self._tell_watchers()
+        await woken
+
+    @property
+    def sleeping(self) -> int:
+        """How many tasks wait in sleep()."""
+        return sum(not woken.done() for _, _, woken in self._sleepers)
+
+    async def until_sleeping(self, tasks: int = 1) -> None:
+        """Wait until at least so many tasks are in sleep(): the way to know that a loop has come round."""
+        if self.sleeping < tasks:
+            reached = asyncio.get_running_loop().create_future()
+            self._watchers.append((tasks, reached))
+            await reached
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass: sleepers wake in order, each at its own time, and run before the next one."""
+        until = self._elapsed + seconds
+        while self._sleepers and self._sleepers[0][0] <= until:
+            due, _, woken = heapq.heappop(self._sleepers)
+            self._elapsed = due
+            if not woken.done():
+                woken.set_result(None)
+                await asyncio.sleep(0)
+        self._elapsed = until
+        await asyncio.sleep(0)
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock off by so much, as an administrator or NTP would; monotonic time does not notice."""
+        self._start_ms += round(seconds * 1000)
+
+    def _tell_watchers(self) -> None:
+        sleeping = self.sleeping
+        for tasks, reached in self._watchers:
+            if tasks <= sleeping and not reached.done():
+                reached.set_result(None)
+        self._watchers = [watcher for watcher in self._watchers if not watcher[1].done()]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -14,6 +15,10 @@ from pathlib import Path
 
 from evals.sites.ledger.server import DATABASE, HOST, SECRET_KEY, Order
 
+LIST_PATH = "admin/ledger/invoice/"
+FORM_PATH = "admin/ledger/invoice/add/"
+SAVES = re.compile(r"/admin/ledger/invoice/(add|\d+/change)/")
+"""The paths whose POSTs create or change an invoice."""
 START_S = 20.0
 STOP_S = 5.0
 

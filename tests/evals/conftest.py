@@ -1,0 +1,42 @@
+"""A real application for every test, and twelve invoices."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from evals import records
+from evals.sites import ledger
+
+
+@pytest.fixture
+def invoices() -> tuple[records.Invoice, ...]:
+    return records.make(random.Random(7))
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncGenerator[ledger.Ledger]:
+    async with ledger.running(tmp_path / "site", ledger.Account("clerk", "correct horse")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The application's tables as it makes them itself, without rows."""
+
+    async def made(directory: Path) -> Path:
+        async with ledger.running(directory, ledger.Account("clerk", "correct horse")) as running:
+            return running.database
+
+    return asyncio.run(made(tmp_path_factory.mktemp("empty")))
+
+
+@pytest.fixture
+def database(empty_database: Path, tmp_path: Path) -> Path:
+    """A copy of the empty database, for one test."""
+    return Path(shutil.copy2(empty_database, tmp_path / "ledger.sqlite3"))

@@ -25,49 +25,48 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from skyagent.execution.v1 import action_pb2 as skyagent_dot_execution_dot_v1_dot_action__pb2
 from skyagent.execution.v1 import browser_pb2 as skyagent_dot_execution_dot_v1_dot_browser__pb2
+from skyagent.execution.v1 import facts_pb2 as skyagent_dot_execution_dot_v1_dot_facts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1askyagent/run/v1/plan.proto\x12\x0fskyagent.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\"skyagent/execution/v1/action.proto\x1a#skyagent/execution/v1/browser.proto\"\x95\x01\n\x08PlanNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\'\n\x05group\x18\x04 \x01(\x0b\x32\x16.skyagent.run.v1.GroupH\x00\x12%\n\x04step\x18\x05 \x01(\x0b\x32\x15.skyagent.run.v1.StepH\x00\x42\x06\n\x04kind\"}\n\x05Group\x12.\n\non_failure\x18\x01 \x01(\x0e\x32\x1a.skyagent.run.v1.OnFailure\x12\x1a\n\x12restart_from_first\x18\x02 \x01(\x08\x12\x14\n\x0cmax_restarts\x18\x03 \x01(\r\x12\x12\n\nrecord_key\x18\x04 \x01(\t\"\x96\x02\n\x04Step\x12-\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32\x1d.skyagent.execution.v1.Action\x12\x36\n\x0epostconditions\x18\x02 \x03(\x0b\x32\x1e.skyagent.run.v1.Postcondition\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\r\x12\x10\n\x08probe_of\x18\x04 \x01(\t\x12)\n\x06settle\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x05\x66\x61\x63ts\x18\x06 \x01(\x0b\x32\x16.skyagent.run.v1.Facts\x12-\n\x07\x63ontrol\x18\x07 \x01(\x0e\x32\x1c.skyagent.run.v1.ControlStep\"\xa5\x01\n\x05\x46\x61\x63ts\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x19\n\x0c\x61mount_cents\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06intent\x18\x04 \x01(\t\x12\x12\n\nsends_data\x18\x05 \x01(\x08\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x0f\n\x07program\x18\x07 \x01(\t\x12\x0f\n\x07secrets\x18\x08 \x03(\tB\x0f\n\r_amount_cents\"\xb9\x03\n\rPostcondition\x12;\n\x10\x66ields_read_back\x18\x01 \x01(\x0b\x32\x1f.skyagent.run.v1.FieldsReadBackH\x00\x12\x32\n\x0bhttp_status\x18\x02 \x01(\x0b\x32\x1b.skyagent.run.v1.HttpStatusH\x00\x12)\n\x06listed\x18\x03 \x01(\x0b\x32\x17.skyagent.run.v1.ListedH\x00\x12%\n\x03url\x18\x04 \x01(\x0b\x32\x16.skyagent.run.v1.UrlIsH\x00\x12-\n\x07\x65lement\x18\x05 \x01(\x0b\x32\x1a.skyagent.run.v1.ElementIsH\x00\x12\'\n\x04text\x18\x06 \x01(\x0b\x32\x17.skyagent.run.v1.TextIsH\x00\x12\'\n\x04\x66ile\x18\x07 \x01(\x0b\x32\x17.skyagent.run.v1.FileIsH\x00\x12.\n\texit_code\x18\x08 \x01(\x0b\x32\x19.skyagent.run.v1.ExitCodeH\x00\x12+\n\x06window\x18\t \x01(\x0b\x32\x19.skyagent.run.v1.WindowIsH\x00\x42\x07\n\x05\x63laim\"\x10\n\x0e\x46ieldsReadBack\"6\n\nHttpStatus\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03min\x18\x02 \x01(\r\x12\x0b\n\x03max\x18\x03 \x01(\r\"c\n\x06Listed\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x30\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32!.skyagent.execution.v1.FieldValue\x12\r\n\x05\x63ount\x18\x04 \x01(\r\"(\n\x05UrlIs\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"L\n\tElementIs\x12/\n\x07locator\x18\x01 \x01(\x0b\x32\x1e.skyagent.execution.v1.Locator\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"&\n\x06TextIs\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"&\n\x06\x46ileIs\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\x18\n\x08\x45xitCode\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\")\n\x08WindowIs\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"\xa0\x01\n\x07\x46inding\x12\x35\n\rpostcondition\x18\x01 \x01(\x0b\x32\x1e.skyagent.run.v1.Postcondition\x12%\n\x05holds\x18\x02 \x01(\x0e\x32\x16.skyagent.run.v1.Holds\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x15\n\rprobe_step_id\x18\x04 \x01(\t\x12\x10\n\x08\x65vidence\x18\x05 \x03(\t*V\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_FAILURE_ABORT\x10\x01\x12\x17\n\x13ON_FAILURE_CONTINUE\x10\x02*b\n\x0b\x43ontrolStep\x12\x1c\n\x18\x43ONTROL_STEP_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONTROL_STEP_PLAN\x10\x01\x12\x1e\n\x1a\x43ONTROL_STEP_OUTCOME_TABLE\x10\x02*N\n\x05Holds\x12\x15\n\x11HOLDS_UNSPECIFIED\x10\x00\x12\r\n\tHOLDS_YES\x10\x01\x12\x0c\n\x08HOLDS_NO\x10\x02\x12\x11\n\rHOLDS_UNKNOWN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1askyagent/run/v1/plan.proto\x12\x0fskyagent.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\"skyagent/execution/v1/action.proto\x1a#skyagent/execution/v1/browser.proto\x1a!skyagent/execution/v1/facts.proto\"\x95\x01\n\x08PlanNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\'\n\x05group\x18\x04 \x01(\x0b\x32\x16.skyagent.run.v1.GroupH\x00\x12%\n\x04step\x18\x05 \x01(\x0b\x32\x15.skyagent.run.v1.StepH\x00\x42\x06\n\x04kind\"\x8c\x01\n\x05Group\x12.\n\non_failure\x18\x01 \x01(\x0e\x32\x1a.skyagent.run.v1.OnFailure\x12\x1a\n\x12restart_from_first\x18\x02 \x01(\x08\x12\x14\n\x0cmax_restarts\x18\x03 \x01(\r\x12\x12\n\nrecord_key\x18\x04 \x01(\t\x12\r\n\x05phase\x18\x05 \x01(\t\"\x9c\x02\n\x04Step\x12-\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32\x1d.skyagent.execution.v1.Action\x12\x36\n\x0epostconditions\x18\x02 \x03(\x0b\x32\x1e.skyagent.run.v1.Postcondition\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\r\x12\x10\n\x08probe_of\x18\x04 \x01(\t\x12)\n\x06settle\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x05\x66\x61\x63ts\x18\x06 \x01(\x0b\x32\x1c.skyagent.execution.v1.Facts\x12-\n\x07\x63ontrol\x18\x07 \x01(\x0e\x32\x1c.skyagent.run.v1.ControlStep\"\xb9\x03\n\rPostcondition\x12;\n\x10\x66ields_read_back\x18\x01 \x01(\x0b\x32\x1f.skyagent.run.v1.FieldsReadBackH\x00\x12\x32\n\x0bhttp_status\x18\x02 \x01(\x0b\x32\x1b.skyagent.run.v1.HttpStatusH\x00\x12)\n\x06listed\x18\x03 \x01(\x0b\x32\x17.skyagent.run.v1.ListedH\x00\x12%\n\x03url\x18\x04 \x01(\x0b\x32\x16.skyagent.run.v1.UrlIsH\x00\x12-\n\x07\x65lement\x18\x05 \x01(\x0b\x32\x1a.skyagent.run.v1.ElementIsH\x00\x12\'\n\x04text\x18\x06 \x01(\x0b\x32\x17.skyagent.run.v1.TextIsH\x00\x12\'\n\x04\x66ile\x18\x07 \x01(\x0b\x32\x17.skyagent.run.v1.FileIsH\x00\x12.\n\texit_code\x18\x08 \x01(\x0b\x32\x19.skyagent.run.v1.ExitCodeH\x00\x12+\n\x06window\x18\t \x01(\x0b\x32\x19.skyagent.run.v1.WindowIsH\x00\x42\x07\n\x05\x63laim\"\x10\n\x0e\x46ieldsReadBack\"6\n\nHttpStatus\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03min\x18\x02 \x01(\r\x12\x0b\n\x03max\x18\x03 \x01(\r\"c\n\x06Listed\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x30\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32!.skyagent.execution.v1.FieldValue\x12\r\n\x05\x63ount\x18\x04 \x01(\r\"(\n\x05UrlIs\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"L\n\tElementIs\x12/\n\x07locator\x18\x01 \x01(\x0b\x32\x1e.skyagent.execution.v1.Locator\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"&\n\x06TextIs\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"&\n\x06\x46ileIs\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\x18\n\x08\x45xitCode\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\")\n\x08WindowIs\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"\xa0\x01\n\x07\x46inding\x12\x35\n\rpostcondition\x18\x01 \x01(\x0b\x32\x1e.skyagent.run.v1.Postcondition\x12%\n\x05holds\x18\x02 \x01(\x0e\x32\x16.skyagent.run.v1.Holds\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x15\n\rprobe_step_id\x18\x04 \x01(\t\x12\x10\n\x08\x65vidence\x18\x05 \x03(\t*V\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_FAILURE_ABORT\x10\x01\x12\x17\n\x13ON_FAILURE_CONTINUE\x10\x02*b\n\x0b\x43ontrolStep\x12\x1c\n\x18\x43ONTROL_STEP_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONTROL_STEP_PLAN\x10\x01\x12\x1e\n\x1a\x43ONTROL_STEP_OUTCOME_TABLE\x10\x02*N\n\x05Holds\x12\x15\n\x11HOLDS_UNSPECIFIED\x10\x00\x12\r\n\tHOLDS_YES\x10\x01\x12\x0c\n\x08HOLDS_NO\x10\x02\x12\x11\n\rHOLDS_UNKNOWN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyagent.run.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ONFAILURE']._serialized_start=1931
-  _globals['_ONFAILURE']._serialized_end=2017
-  _globals['_CONTROLSTEP']._serialized_start=2019
-  _globals['_CONTROLSTEP']._serialized_end=2117
-  _globals['_HOLDS']._serialized_start=2119
-  _globals['_HOLDS']._serialized_end=2197
-  _globals['_PLANNODE']._serialized_start=153
-  _globals['_PLANNODE']._serialized_end=302
-  _globals['_GROUP']._serialized_start=304
-  _globals['_GROUP']._serialized_end=429
-  _globals['_STEP']._serialized_start=432
-  _globals['_STEP']._serialized_end=710
-  _globals['_FACTS']._serialized_start=713
-  _globals['_FACTS']._serialized_end=878
-  _globals['_POSTCONDITION']._serialized_start=881
-  _globals['_POSTCONDITION']._serialized_end=1322
-  _globals['_FIELDSREADBACK']._serialized_start=1324
-  _globals['_FIELDSREADBACK']._serialized_end=1340
-  _globals['_HTTPSTATUS']._serialized_start=1342
-  _globals['_HTTPSTATUS']._serialized_end=1396
-  _globals['_LISTED']._serialized_start=1398
-  _globals['_LISTED']._serialized_end=1497
-  _globals['_URLIS']._serialized_start=1499
-  _globals['_URLIS']._serialized_end=1539
-  _globals['_ELEMENTIS']._serialized_start=1541
-  _globals['_ELEMENTIS']._serialized_end=1617
-  _globals['_TEXTIS']._serialized_start=1619
-  _globals['_TEXTIS']._serialized_end=1657
-  _globals['_FILEIS']._serialized_start=1659
-  _globals['_FILEIS']._serialized_end=1697
-  _globals['_EXITCODE']._serialized_start=1699
-  _globals['_EXITCODE']._serialized_end=1723
-  _globals['_WINDOWIS']._serialized_start=1725
-  _globals['_WINDOWIS']._serialized_end=1766
-  _globals['_FINDING']._serialized_start=1769
-  _globals['_FINDING']._serialized_end=1929
+  _globals['_ONFAILURE']._serialized_start=1820
+  _globals['_ONFAILURE']._serialized_end=1906
+  _globals['_CONTROLSTEP']._serialized_start=1908
+  _globals['_CONTROLSTEP']._serialized_end=2006
+  _globals['_HOLDS']._serialized_start=2008
+  _globals['_HOLDS']._serialized_end=2086
+  _globals['_PLANNODE']._serialized_start=188
+  _globals['_PLANNODE']._serialized_end=337
+  _globals['_GROUP']._serialized_start=340
+  _globals['_GROUP']._serialized_end=480
+  _globals['_STEP']._serialized_start=483
+  _globals['_STEP']._serialized_end=767
+  _globals['_POSTCONDITION']._serialized_start=770
+  _globals['_POSTCONDITION']._serialized_end=1211
+  _globals['_FIELDSREADBACK']._serialized_start=1213
+  _globals['_FIELDSREADBACK']._serialized_end=1229
+  _globals['_HTTPSTATUS']._serialized_start=1231
+  _globals['_HTTPSTATUS']._serialized_end=1285
+  _globals['_LISTED']._serialized_start=1287
+  _globals['_LISTED']._serialized_end=1386
+  _globals['_URLIS']._serialized_start=1388
+  _globals['_URLIS']._serialized_end=1428
+  _globals['_ELEMENTIS']._serialized_start=1430
+  _globals['_ELEMENTIS']._serialized_end=1506
+  _globals['_TEXTIS']._serialized_start=1508
+  _globals['_TEXTIS']._serialized_end=1546
+  _globals['_FILEIS']._serialized_start=1548
+  _globals['_FILEIS']._serialized_end=1586
+  _globals['_EXITCODE']._serialized_start=1588
+  _globals['_EXITCODE']._serialized_end=1612
+  _globals['_WINDOWIS']._serialized_start=1614
+  _globals['_WINDOWIS']._serialized_end=1655
+  _globals['_FINDING']._serialized_start=1658
+  _globals['_FINDING']._serialized_end=1818
 # @@protoc_insertion_point(module_scope)

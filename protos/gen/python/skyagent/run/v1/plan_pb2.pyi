@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from skyagent.execution.v1 import action_pb2 as _action_pb2
 from skyagent.execution.v1 import browser_pb2 as _browser_pb2
+from skyagent.execution.v1 import facts_pb2 as _facts_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -152,6 +153,7 @@ class Group(_message.Message):
     RESTART_FROM_FIRST_FIELD_NUMBER: _builtins.int
     MAX_RESTARTS_FIELD_NUMBER: _builtins.int
     RECORD_KEY_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     on_failure: Global___OnFailure.ValueType
     """What a failed child means."""
     restart_from_first: _builtins.bool
@@ -160,6 +162,8 @@ class Group(_message.Message):
     """How often it may start again; 0 means 3."""
     record_key: _builtins.str
     """Names the record of the inputs that it is about; empty when it is about none."""
+    phase: _builtins.str
+    """The phase of the template that it belongs to; empty when no template planned it."""
     def __init__(
         self,
         *,
@@ -167,10 +171,11 @@ class Group(_message.Message):
         restart_from_first: _builtins.bool = ...,
         max_restarts: _builtins.int = ...,
         record_key: _builtins.str = ...,
+        phase: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_restarts", b"max_restarts", "on_failure", b"on_failure", "record_key", b"record_key", "restart_from_first", b"restart_from_first"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_restarts", b"max_restarts", "on_failure", b"on_failure", "phase", b"phase", "record_key", b"record_key", "restart_from_first", b"restart_from_first"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -208,7 +213,7 @@ class Step(_message.Message):
         """Settle time of a PROBEABLE action: how long after its end a negative probe begins to count."""
 
     @_builtins.property
-    def facts(self) -> Global___Facts:
+    def facts(self) -> _facts_pb2.Facts:
         """Facts for policies, derived by code from the action itself."""
 
     def __init__(
@@ -219,7 +224,7 @@ class Step(_message.Message):
         max_attempts: _builtins.int = ...,
         probe_of: _builtins.str = ...,
         settle: _duration_pb2.Duration | None = ...,
-        facts: Global___Facts | None = ...,
+        facts: _facts_pb2.Facts | None = ...,
         control: Global___ControlStep.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "facts", b"facts", "settle", b"settle"]  # noqa: Y015
@@ -229,60 +234,6 @@ class Step(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Step: _TypeAlias = Step  # noqa: Y015
-
-@_typing.final
-class Facts(_message.Message):
-    """What policies may look at, derived by code from the action and the ledger, never from a model's word."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HOST_FIELD_NUMBER: _builtins.int
-    SCHEME_FIELD_NUMBER: _builtins.int
-    AMOUNT_CENTS_FIELD_NUMBER: _builtins.int
-    INTENT_FIELD_NUMBER: _builtins.int
-    SENDS_DATA_FIELD_NUMBER: _builtins.int
-    PATH_FIELD_NUMBER: _builtins.int
-    PROGRAM_FIELD_NUMBER: _builtins.int
-    SECRETS_FIELD_NUMBER: _builtins.int
-    host: _builtins.str
-    """Host, with port, that is being navigated to or submitted to."""
-    scheme: _builtins.str
-    """Scheme of that address."""
-    amount_cents: _builtins.int
-    """Largest amount of money in the fields being submitted, in hundredths; unset when there is none."""
-    intent: _builtins.str
-    """"view", "fill", "submit", "login" and so on."""
-    sends_data: _builtins.bool
-    """Whether the action sends data out of the session."""
-    path: _builtins.str
-    """Path of a file, for workspace actions."""
-    program: _builtins.str
-    """Program, for exec."""
-    @_builtins.property
-    def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the secrets that the action uses."""
-
-    def __init__(
-        self,
-        *,
-        host: _builtins.str = ...,
-        scheme: _builtins.str = ...,
-        amount_cents: _builtins.int | None = ...,
-        intent: _builtins.str = ...,
-        sends_data: _builtins.bool = ...,
-        path: _builtins.str = ...,
-        program: _builtins.str = ...,
-        secrets: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_amount_cents", b"_amount_cents", "amount_cents", b"amount_cents"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_amount_cents", b"_amount_cents", "amount_cents", b"amount_cents", "host", b"host", "intent", b"intent", "path", b"path", "program", b"program", "scheme", b"scheme", "secrets", b"secrets", "sends_data", b"sends_data"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__amount_cents: _TypeAlias = _typing.Literal["amount_cents"]  # noqa: Y015
-    _WhichOneofArgType__amount_cents: _TypeAlias = _typing.Literal["_amount_cents", b"_amount_cents"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__amount_cents) -> _WhichOneofReturnType__amount_cents | None: ...
-
-Global___Facts: _TypeAlias = Facts  # noqa: Y015
 
 @_typing.final
 class Postcondition(_message.Message):

@@ -1,0 +1,1 @@
+"""An OpenAPI 3.1 document from the contracts: their HTTP rules, constraints and comments."""

@@ -1,1 +1,1 @@
-"""An OpenAPI 3.1 document from the contracts: their HTTP rules, constraints and comments."""
+"""An OpenAPI 3.1 document made from the contracts: their HTTP rules, constraints, permissions and comments."""

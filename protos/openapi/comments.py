@@ -27,11 +27,13 @@ def name_at(file: FileDescriptorProto, path: Sequence[int]) -> str | None:
     node: Message = file
     names = [file.package]
     for number, index in zip(path[::2], path[1::2], strict=True):
-        children = getattr(node, node.DESCRIPTOR.fields_by_number[number].name)
-        if not isinstance(children, Sequence) or not hasattr(children[index], "name"):
+        declared = node.DESCRIPTOR.fields_by_number[number]
+        if declared.message_type is None or not declared.is_repeated:
             return None
-        node = children[index]
-        names.append(node.name)
+        node = getattr(node, declared.name)[index]
+        if "name" not in node.DESCRIPTOR.fields_by_name:
+            return None
+        names.append(getattr(node, "name"))  # noqa: B009 - a message of any type
     return ".".join(names)
 
 

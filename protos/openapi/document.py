@@ -3,9 +3,10 @@
 import importlib
 import json
 from collections.abc import Iterator
+from typing import cast
 
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc import status_pb2
 
@@ -28,18 +29,19 @@ def document(files: FileDescriptorSet) -> JsonObject:
     schemas = Schemas(comments)
     services = sorted(described(files), key=lambda service: service.full_name)
     found = paths(services, schemas)
-    error = schemas.reference(status_pb2.Status.DESCRIPTOR)
+    error = schemas.reference(cast("Descriptor", status_pb2.Status.DESCRIPTOR))
+    over_http = [service for service in services if any(True for each in service.methods for _ in bindings(each))]
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "SkyAgentOS",
             "version": "v1",
-            "description": "Missions, runs, approvals, policies and artifacts. The same contracts are served over gRPC.",
+            "description": "Missions, runs, approvals, policies, artifacts. The same contracts are served over gRPC.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}],
-        "tags": [tag(service, comments) for service in services if any(True for m in service.methods for _ in bindings(m))],
+        "tags": [tag(service, comments) for service in over_http],
         "paths": found,
         "components": {
             "schemas": schemas.components(),

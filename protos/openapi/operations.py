@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from google.api import annotations_pb2, http_pb2
+from google.api import http_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
-from skyagent.common.v1 import options_pb2
 
 from openapi.json_value import JsonObject, JsonValue
+from openapi.options import http_rule
 from openapi.rules import is_required
 from openapi.schemas import Schemas, is_map, message_type
+from skyagent.common.v1 import options_pb2
 
 HTTP_BODY = "google.api.HttpBody"
 VARIABLE = re.compile(r"\{([^}=]+)(?:=[^}]*)?\}")
@@ -51,10 +52,9 @@ def paths(services: Sequence[ServiceDescriptor], schemas: Schemas) -> JsonObject
 
 def bindings(method: MethodDescriptor) -> Iterator[Binding]:
     """The method's HTTP rule and its additional bindings; none when it is for gRPC only."""
-    options = method.GetOptions()
-    if not options.HasExtension(annotations_pb2.http):
+    rule = http_rule(method)
+    if rule is None:
         return
-    rule = options.Extensions[annotations_pb2.http]
     for ordinal, each in enumerate([rule, *rule.additional_bindings]):
         verb, template = verb_and_template(each)
         yield Binding(method, verb, template, each.body, ordinal)
@@ -157,5 +157,6 @@ def answer(method: MethodDescriptor, schemas: Schemas) -> JsonObject:
         return {"description": "The bytes.", "content": BINARY}
     content: JsonObject = {"schema": schemas.reference(method.output_type)}
     if method.server_streaming:
-        return {"description": "Server-sent events, each with one such message as data.", "content": {"text/event-stream": content}}
+        said = "Server-sent events, each with one such message as data."
+        return {"description": said, "content": {"text/event-stream": content}}
     return {"description": "Done.", "content": {"application/json": content}}

@@ -1,14 +1,17 @@
 """Constraints of contracts (protovalidate rules, field behaviour) as JSON Schema keywords."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from buf.validate import validate_pb2
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from buf.validate import validate_pb2
 from openapi.json_value import JsonObject, JsonValue
+from openapi.options import behaviours
 
 KEYWORDS = {
     "const": "const",
@@ -106,11 +109,11 @@ def sentences(field: FieldDescriptor) -> list[str]:
 
 def behaviour(field: FieldDescriptor) -> JsonObject:
     """Who sets the field: the caller, the server, or both."""
-    behaviours = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    stated = behaviours(field)
     found: JsonObject = {}
-    if field_behavior_pb2.OUTPUT_ONLY in behaviours:
+    if field_behavior_pb2.OUTPUT_ONLY in stated:
         found["readOnly"] = True
-    if field_behavior_pb2.INPUT_ONLY in behaviours:
+    if field_behavior_pb2.INPUT_ONLY in stated:
         found["writeOnly"] = True
     return found
 
@@ -118,8 +121,7 @@ def behaviour(field: FieldDescriptor) -> JsonObject:
 def is_required(field: FieldDescriptor) -> bool:
     """Whether a message without this field is refused. A rule that no zero value can pass requires the field too."""
     rules = rules_of(field)
-    behaviours = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
-    if field_behavior_pb2.REQUIRED in behaviours or rules.required:
+    if field_behavior_pb2.REQUIRED in behaviours(field) or rules.required:
         return True
     if field.has_presence or rules.ignore != validate_pb2.IGNORE_UNSPECIFIED:
         return False
@@ -146,20 +148,18 @@ REFUSES_ZERO: dict[str, Callable[[validate_pb2.FieldRules], bool]] = {
     "repeated": lambda rules: rules.repeated.min_items > 0,
     "map": lambda rules: rules.map.min_pairs > 0,
     "enum": lambda rules: 0 in rules.enum.not_in,
-    "int32": lambda rules: rules.int32.gt >= 0 and rules.int32.HasField("gt") or rules.int32.gte > 0,
-    "int64": lambda rules: rules.int64.gt >= 0 and rules.int64.HasField("gt") or rules.int64.gte > 0,
+    "int32": lambda rules: (rules.int32.HasField("gt") and rules.int32.gt >= 0) or rules.int32.gte > 0,
+    "int64": lambda rules: (rules.int64.HasField("gt") and rules.int64.gt >= 0) or rules.int64.gte > 0,
     "uint32": lambda rules: rules.uint32.HasField("gt") or rules.uint32.gte > 0,
     "uint64": lambda rules: rules.uint64.HasField("gt") or rules.uint64.gte > 0,
 }
 
 
-def plain(value: object) -> JsonValue:
-    """A rule's value as JSON."""
-    if isinstance(value, (str, int, float, bool)):
-        return value
-    return [plain(item) for item in value]  # type: ignore[attr-defined] - a repeated field
+def plain(value: str | float | Sequence[str | float]) -> JsonValue:
+    """A rule's value as JSON; the list of an `in` becomes an array."""
+    return value if isinstance(value, str | int | float) else [*value]
 
 
 def worded(value: object) -> str:
     """A bound as text; a duration or time by its JSON form."""
-    return value.ToJsonString() if hasattr(value, "ToJsonString") else str(value)
+    return value.ToJsonString() if isinstance(value, (Duration, Timestamp)) else str(value)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, OneofDescriptor
 
+from buf.validate import validate_pb2
 from openapi.comments import Comments
 from openapi.json_value import JsonObject, JsonValue
 from openapi.rules import behaviour, is_required, keywords, may_be_zero, rules_of, sentences
@@ -53,7 +53,7 @@ class Schemas:
 
     def components(self) -> JsonObject:
         """Every schema that was referred to, by full name."""
-        return {name: self._made[name] for name in sorted(self._made)}
+        return dict(sorted(self._made.items()))
 
     def reference(self, type_: Descriptor | EnumDescriptor) -> JsonObject:
         """A reference to the schema of a message or enum; well-known types stand where they are used."""
@@ -61,7 +61,8 @@ class Schemas:
             return dict(WELL_KNOWN[type_.full_name])
         if type_.full_name not in self._made:
             self._made[type_.full_name] = {}  # Known before it is complete, since messages may hold themselves.
-            self._made[type_.full_name] |= self.enum(type_) if isinstance(type_, EnumDescriptor) else self.message(type_)
+            made = self.enum(type_) if isinstance(type_, EnumDescriptor) else self.message(type_)
+            self._made[type_.full_name] = made
         return {"$ref": f"#/components/schemas/{type_.full_name}"}
 
     def message(self, message: Descriptor, without: frozenset[str] = frozenset()) -> JsonObject:
@@ -83,15 +84,19 @@ class Schemas:
         scope = enum.full_name
         meanings = [f"- `{value.name}`: {self.comments.get(f'{scope}.{value.name}', '')}" for value in enum.values]
         description = "\n".join([self.comments.get(scope, ""), "", *meanings])
-        return {"type": "string", "description": description, "enum": [value.name for value in enum.values]}
+        names: list[JsonValue] = [value.name for value in enum.values]
+        return {"type": "string", "description": description, "enum": names}
 
     def field(self, field: FieldDescriptor) -> JsonObject:
         """Schema of one field with its constraints and its comment."""
         schema = self.map(field) if is_map(field) else self.list(field) if field.is_repeated else self.bounded(field)
         if may_be_zero(field) and "enum" not in schema:
-            schema = {"anyOf": [{"const": field.default_value}, schema]}
-        description = " ".join([self.comments.get(field.full_name, ""), *sentences(field)]).strip()
-        return schema | behaviour(field) | ({"description": description} if description else {})
+            zero_or_bounded: list[JsonValue] = [{"const": field.default_value}, schema]
+            schema = {"anyOf": zero_or_bounded}
+        schema |= behaviour(field)
+        if description := " ".join([self.comments.get(field.full_name, ""), *sentences(field)]).strip():
+            schema["description"] = description
+        return schema
 
     def bounded(self, field: FieldDescriptor) -> JsonObject:
         """Schema of a single value with its constraints."""
@@ -101,7 +106,8 @@ class Schemas:
         """Schema of a repeated field, with the constraints of the whole and of each item."""
         rules = rules_of(field)
         items = self.value(field) | keywords(rules.repeated.items, field.enum_type)
-        return {"type": "array", "items": items} | keywords(rules, None)
+        schema: JsonObject = {"type": "array", "items": items}
+        return schema | keywords(rules, None)
 
     def map(self, field: FieldDescriptor) -> JsonObject:
         """Schema of a map: JSON objects have text keys whatever the key's type."""

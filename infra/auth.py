@@ -16,13 +16,14 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
-from skyagent.common.v1 import options_pb2 as options
+from jwt.types import Options
 
 from infra.clock import Clock
 from infra.digest import digest_hex, digest_of
 from infra.errors import Internal, Precondition, Unauthenticated
 from infra.ids import Ids
 from infra.settings import Settings
+from skyagent.common.v1 import options_pb2 as options
 
 ISSUER = AUDIENCE = "skyagent"
 TOKEN_LIFE = 30 * 86400.0
@@ -78,7 +79,9 @@ def caller() -> Caller:
     try:
         return _caller.get()
     except LookupError:
-        raise Internal("NO_CALLER", "caller() was asked outside of a request; use acting_for(tenant) in a loop") from None
+        raise Internal(
+            "NO_CALLER", "caller() was asked outside of a request; use acting_for(tenant) in a loop"
+        ) from None
 
 
 def receive(who: Caller) -> None:
@@ -129,11 +132,12 @@ class Verifier:
     def _check(self, token: str) -> tuple[Caller, float]:
         try:
             key = self._key(jwt.get_unverified_header(token).get("kid", ""))
-            claims = cast(_Claims, jwt.decode(token, key, algorithms=[_ALGORITHM], issuer=ISSUER, audience=AUDIENCE,
-                                              options={"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False}))  # fmt: skip
+            loose: Options = {"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False}
+            payload = jwt.decode(token, key, [_ALGORITHM], loose, issuer=ISSUER, audience=AUDIENCE)
+            claims = cast("_Claims", payload)
             found = Caller(claims["sub"], claims["tenant"], Role(claims["role"])), float(claims["exp"])
         except (jwt.InvalidTokenError, KeyError, ValueError, TypeError) as bad:
-            raise Unauthenticated("TOKEN_INVALID", f"the token was refused: {bad}; use one made by this system") from bad
+            raise Unauthenticated("TOKEN_INVALID", f"the token was refused: {bad}; use one made here") from bad
         if len(self._seen) >= _CACHED_TOKENS:
             self._seen.pop(next(iter(self._seen)))
         self._seen[token] = found
@@ -155,9 +159,9 @@ def mint_token(settings: Settings, clock: Clock, *, subject: str, tenant: str, r
     except OSError as bad:
         raise Precondition("NO_SIGNING_KEY", f"cannot read {path}: {bad}; run `skyagent up` once to make it") from bad
     now = clock.now_ms() / 1000
-    claims = {"sub": subject, "tenant": tenant, "role": role.value, "iss": ISSUER, "aud": AUDIENCE, "iat": int(now), "exp": now + ttl}
-    key = serialization.load_pem_private_key(pem, password=None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    key = _load_key(pem)
+    who = {"sub": subject, "tenant": tenant, "role": role.value}
+    claims = {**who, "iss": ISSUER, "aud": AUDIENCE, "iat": int(now), "exp": now + ttl}
     return jwt.encode(claims, key, algorithm=_ALGORITHM, headers={"kid": _kid(key.public_key())})
 
 
@@ -180,8 +184,8 @@ def prepare_identity(settings: Settings, clock: Clock, ids: Ids) -> None:
 def _still_good(path: Path, who: Caller, verifier: Verifier, clock: Clock) -> bool:
     try:
         token = path.read_text().strip()
-        half_over = jwt.decode(token, options={"verify_signature": False})["exp"] - clock.now_ms() / 1000 < TOKEN_LIFE / 2
-        return verifier.verify(token) == who and not half_over
+        expires = float(jwt.decode(token, options={"verify_signature": False})["exp"])
+        return verifier.verify(token) == who and expires - clock.now_ms() / 1000 > TOKEN_LIFE / 2
     except (OSError, Unauthenticated, jwt.InvalidTokenError, KeyError):
         return False
 
@@ -194,11 +198,16 @@ def _make_key(keys_dir: Path, ids: Ids) -> None:
         )
         with suppress(FileExistsError):  # another process was first: its key it is
             _write_atomically(path, pem, ids, os.link)
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    public = key.public_key()
+    public = _load_key(path.read_bytes()).public_key()
     jwk = {**ECAlgorithm.to_jwk(public, as_dict=True), "kid": _kid(public), "use": "sig", "alg": _ALGORITHM}
     _write_atomically(keys_dir / "jwks.json", json.dumps({"keys": [jwk]}).encode(), ids, os.replace)
+
+
+def _load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Precondition("WRONG_SIGNING_KEY", "keys/signing.pem is no P-256 key; remove keys/ to have it made anew")
+    return key
 
 
 def _kid(public: ec.EllipticCurvePublicKey) -> str:

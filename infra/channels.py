@@ -65,7 +65,9 @@ def file_token(path: Path) -> Callable[[], str]:
             if changed != held[0]:
                 held = changed, path.read_text().strip()
         except OSError as bad:
-            raise Precondition("NO_TOKEN", f"cannot read the token {path}: {bad}; run `skyagent up` to make it") from bad
+            raise Precondition(
+                "NO_TOKEN", f"cannot read the token {path}: {bad}; run `skyagent up` to make it"
+            ) from bad
         return held[1]
 
     return read
@@ -147,7 +149,7 @@ class _Channel(grpc.aio.Channel):
     async def close(self, grace: float | None = None) -> None:
         await self._inner.close(grace)
 
-    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002  # as grpc has it
         return self._inner.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:

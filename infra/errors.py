@@ -1,6 +1,6 @@
 """Every error the system raises on purpose. One interceptor maps them to gRPC; nothing else names a status code.
 
-A message says what was wrong, with which value, and what to do. Its reason is UPPER_SNAKE and stable: clients match on it.
+A message says what was wrong, with which value, and what to do. A reason is UPPER_SNAKE and stable: clients match it.
 Standard library only, so that the pure core may raise them.
 """
 

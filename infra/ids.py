@@ -19,7 +19,7 @@ class Ids(Protocol):
     """Where new names come from."""
 
     def ulid(self) -> str:
-        """A resource id: 26 characters of Crockford base 32, sortable by creation; each is greater than the last one."""
+        """A resource id: 26 characters of Crockford base 32, sortable by creation; each is greater than the last."""
         ...
 
     def uuid(self) -> str:
@@ -79,7 +79,9 @@ def ulid_int(ulid: str) -> int:
     try:
         return int(ULID.from_str(ulid))
     except ValueError as bad:
-        raise InvalidArgument(Violation("", f"{ulid!r} is not a ULID: give 26 characters of Crockford base 32")) from bad
+        raise InvalidArgument(
+            Violation("", f"{ulid!r} is not a ULID: give 26 characters of Crockford base 32")
+        ) from bad
 
 
 def ulid_ms(ulid: str) -> int:

@@ -42,7 +42,7 @@ class EventLog:
 
 
 def event_logger(name: str) -> EventLog:
-    """The log of a module: `log = event_logger(__name__)`."""
+    """The log of a module, for its `__name__`."""
     return EventLog(name)
 
 
@@ -77,7 +77,7 @@ class _JsonLine(logging.Formatter):
 
 class _ReadableLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+        time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]
         fields = "".join(f" {name}={_shown(value)}" for name, value in _fields(record).items())
         line = f"{time} {record.levelname:<7} {record.getMessage()}{fields}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

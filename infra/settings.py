@@ -135,7 +135,7 @@ class Settings(BaseSettings):
         for name, host in (("listen", split_address(self.listen)[0]), ("gateway.host", self.gateway.host)):
             if not self.allow_remote and not is_loopback(host):
                 raise ValueError(
-                    f"{name} {host!r} can be reached from other machines; use 127.0.0.1, or set {PREFIX}ALLOW_REMOTE=true"
+                    f"{name} {host!r} can be reached from elsewhere; use 127.0.0.1, or set {PREFIX}ALLOW_REMOTE=true"
                 )
         return self
 
@@ -183,7 +183,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """The settings of this process; overrides (from a command line) win. InvalidArgument names the variable at fault."""
+    """The settings of this process; overrides (of a command line) win. InvalidArgument names the variable at fault."""
     try:
         return Settings.model_validate(overrides) if overrides else Settings()
     except ValidationError as bad:

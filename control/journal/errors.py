@@ -1,0 +1,123 @@
+"""Why the journal refuses."""
+
+from __future__ import annotations
+
+from control.journal.approval import ApprovalStatus
+from infra.errors import AlreadyExists, Conflict, NotFound, Precondition
+
+
+class StaleOwner(Conflict):
+    """Another owner has claimed the run: stop driving it. `epoch` is the present one."""
+
+    def __init__(self, run_id: str, epoch: int, current: int) -> None:
+        super().__init__(
+            "STALE_OWNER",
+            f"run {run_id} is owned under epoch {current}, not {epoch}: stop driving it, its new owner goes on",
+            run_id=run_id,
+            epoch=str(current),
+        )
+        self.epoch = current
+
+
+class ControlMoved(Conflict):
+    """A command came in between: apply it, then decide again. `control_gen` is the present one."""
+
+    def __init__(self, run_id: str, control_gen: int, current: int) -> None:
+        super().__init__(
+            "CONTROL_MOVED",
+            f"run {run_id} has commands up to {current}, this intent knew only {control_gen}: apply them first",
+            run_id=run_id,
+            control_gen=str(current),
+        )
+        self.control_gen = current
+
+
+class StaleHead(Conflict):
+    """The run has other events than its writer believed: read them and decide again. `head_seq` is the present one."""
+
+    def __init__(self, run_id: str, expected: int, current: int) -> None:
+        super().__init__(
+            "STALE_HEAD",
+            f"run {run_id} ends at event {current}, not {expected}: read the events between and decide again",
+            run_id=run_id,
+            head_seq=str(current),
+        )
+        self.head_seq = current
+
+
+class ApprovalNotUsable(Precondition):
+    """The approval is not granted, is used up, or is for another action."""
+
+    def __init__(self, approval_id: str, why: str) -> None:
+        super().__init__(
+            "APPROVAL_NOT_USABLE",
+            f"approval {approval_id} cannot be used: {why}. Ask for a new one",
+            approval_id=approval_id,
+        )
+
+
+class ApprovalNotPending(Precondition):
+    """The question is answered, expired, or not expired yet. `status` says how it stands."""
+
+    def __init__(self, approval_id: str, status: ApprovalStatus, why: str) -> None:
+        super().__init__(
+            "APPROVAL_NOT_PENDING", f"approval {approval_id} {why}", approval_id=approval_id, status=status.value
+        )
+        self.status = status
+
+
+class ApprovalMismatch(Precondition):
+    """The person saw another action than the one that is asked about."""
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(
+            "APPROVAL_MISMATCH",
+            f"approval {approval_id} is about another action than the one answered: look at it again",
+            approval_id=approval_id,
+        )
+
+
+class CommandNotPending(Precondition):
+    """The command is unknown to this run, or has been applied."""
+
+    def __init__(self, run_id: str, cmd_id: str) -> None:
+        super().__init__(
+            "COMMAND_NOT_PENDING",
+            f"command {cmd_id} of run {run_id} is unknown or was applied already: read the pending ones again",
+            run_id=run_id,
+            cmd_id=cmd_id,
+        )
+
+
+class RunEnded(Precondition):
+    """The run is over and takes no commands."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__("RUN_ENDED", f"run {run_id} has ended and takes no commands: start another one", run_id=run_id)
+
+
+class RunNotFound(NotFound):
+    """No such run, or another tenant's."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            "RUN_NOT_FOUND", f"run {run_id!r} does not exist; list runs with `skyagent runs ls`", run_id=run_id
+        )
+
+
+class ApprovalNotFound(NotFound):
+    """No such approval, or another tenant's."""
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(
+            "APPROVAL_NOT_FOUND",
+            f"approval {approval_id!r} does not exist; list approvals with `skyagent approvals ls`",
+            approval_id=approval_id,
+        )
+
+
+class IdReused(AlreadyExists):
+    """An id that must be new names something else already."""
+
+    def __init__(self, what: str, value: str) -> None:
+        super().__init__("ID_REUSED", f"{what} {value!r} was used for something else: make a new one", **{what: value})

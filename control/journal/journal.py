@@ -1,0 +1,142 @@
+"""The journal of all runs, as every backend offers it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlalchemy import Executable
+
+from control.journal.append import Append, Appended
+from control.journal.approval import Approval, ApprovalPage, ApprovalQuery
+from control.journal.command import Command, CommandReceipt, StoredCommand
+from control.journal.event import StoredEvent
+from control.journal.run import NewRun, Node, Projection, RunHead, RunListing, RunPage, RunQuery
+from control.journal.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a look at every event of a run found: `bad_seq` is the first event that is not as it was written."""
+
+    run_id: str
+    events: int
+    bad_seq: int | None = None
+    reason: str = ""
+
+
+class Journal(Protocol):
+    """Durable when it returns. A cancelled waiter never cancels a write. Refusals stand in control.journal.errors."""
+
+    async def create_run(self, new: NewRun, *, also: Sequence[Executable] = ()) -> RunHead:
+        """Create a run together with `also`, statements on the caller's own tables.
+
+        When the append_id or the tenant's request_id is known, nothing is written and the run that exists is returned.
+        """
+        ...
+
+    async def append(self, append: Append) -> Appended:
+        """Add events; an append_id that is committed already returns what it wrote.
+
+        Raises StaleOwner, ControlMoved, StaleHead, ApprovalNotUsable or CommandNotPending: the first that is true.
+        """
+        ...
+
+    async def command(self, command: Command) -> CommandReceipt:
+        """Record a command; from then on no intent that does not know it commits.
+
+        Raises RunNotFound, RunEnded, ApprovalNotFound, ApprovalNotPending, ApprovalMismatch or IdReused.
+        """
+        ...
+
+    async def pending_commands(self, run_id: str) -> tuple[StoredCommand, ...]:
+        """What has not been applied yet, in the order in which it was given."""
+        ...
+
+    async def claim(self, node: Node, *, fold_version: int, limit: int) -> tuple[RunHead, ...]:
+        """Own runs that have no living owner and whose fold this node knows, oldest first, each under a new epoch."""
+        ...
+
+    async def release(self, run_id: str, epoch: int) -> None:
+        """Give a run up, for instance at a planned drain, so that another node may claim it at once."""
+        ...
+
+    async def beat(self, node: Node) -> int:
+        """Say that the node lives; returns its new beat."""
+        ...
+
+    async def head(self, run_id: str, *, tenant: str | None = None) -> RunHead:
+        """The counters of a run. Raises RunNotFound, also for another tenant's run when `tenant` is given."""
+        ...
+
+    async def listing(self, run_id: str, *, tenant: str) -> RunListing:
+        """One run as a list shows it. Raises RunNotFound."""
+        ...
+
+    async def runs(self, query: RunQuery) -> RunPage:
+        """Runs of a tenant, newest first."""
+        ...
+
+    async def read(self, run_id: str, *, after_seq: int = 0, limit: int = 1000) -> tuple[StoredEvent, ...]:
+        """Events after `after_seq` in order."""
+        ...
+
+    def tail(self, run_id: str, *, after_seq: int = 0) -> AsyncGenerator[StoredEvent]:
+        """Events after `after_seq` and then every new one, without a gap. Does not end by itself: aclose() it."""
+        ...
+
+    def wakes(self) -> AsyncGenerator[str]:
+        """Ids of runs that were created, commanded or released since the iteration began, coalesced.
+
+        A hint: whoever loses one finds the run at its next poll.
+        """
+        ...
+
+    async def approval(self, approval_id: str, *, tenant: str | None = None) -> Approval:
+        """One question. Raises ApprovalNotFound, also for another tenant's when `tenant` is given."""
+        ...
+
+    async def approvals(self, query: ApprovalQuery) -> ApprovalPage:
+        """Questions of a tenant, oldest first."""
+        ...
+
+    async def due_approvals(self, *, limit: int = 100) -> tuple[Approval, ...]:
+        """Open questions whose time is over; send each a command with the decision EXPIRED."""
+        ...
+
+    async def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep a folded state; an older one than is kept changes nothing."""
+        ...
+
+    async def load_snapshot(self, run_id: str, *, fold_version: int) -> Snapshot | None:
+        """The kept state, or None when there is none by this fold or its bytes are not what was kept."""
+        ...
+
+    async def save_projection(self, run_id: str, seq: int, projection: Projection) -> None:
+        """Put back what lists show of a run, folded up to `seq`; an older one than is kept changes nothing."""
+        ...
+
+    async def drop_projections(self) -> None:
+        """Forget everything that can be made again from the events."""
+        ...
+
+    async def erase(self, run_id: str, seqs: tuple[int, ...]) -> None:
+        """Remove payloads for good, and whatever was derived from them. The chain still holds."""
+        ...
+
+    async def verify(self, run_id: str) -> Verification:
+        """Look at every event of a run for a change. Raises RunNotFound."""
+        ...
+
+    async def run_ids(self, *, after: str = "", limit: int = 1000) -> tuple[str, ...]:
+        """Every run of every tenant, oldest first; for audits and rebuilds."""
+        ...
+
+    async def log_generation(self) -> int:
+        """Raised by every restore; ordered above epochs."""
+        ...
+
+    async def begin_generation(self) -> int:
+        """Start a new one, after a restore or promotion; every run must be claimed again."""
+        ...

@@ -1,0 +1,95 @@
+"""Events: reading, verifying, erasing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import error as StructError  # noqa: N812 (it is a class)
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from control.journal.chain import event_hash, first_link, fork_link, payload_digest
+from control.journal.errors import RunNotFound
+from control.journal.event import StoredEvent
+from control.journal.journal import Verification
+from control.journal.queries.projections import forget_derived
+from control.journal.schema import run_events, runs
+
+_EVENT = (
+    run_events.c.run_id,
+    run_events.c.seq,
+    run_events.c.append_id,
+    run_events.c.epoch,
+    run_events.c.kind,
+    run_events.c.ts_ms,
+    run_events.c.payload,
+    run_events.c.payload_digest,
+    run_events.c.prev_hash,
+    run_events.c.hash,
+)
+
+
+def read(connection: Connection, run_id: str, after_seq: int, limit: int) -> tuple[StoredEvent, ...]:
+    """Events after a cursor, in order."""
+    chosen = (
+        select(*_EVENT)
+        .where(run_events.c.run_id == run_id, run_events.c.seq > after_seq)
+        .order_by(run_events.c.seq)
+        .limit(limit)
+    )
+    return tuple(StoredEvent(*row) for row in connection.execute(chosen))
+
+
+def erase(connection: Connection, run_id: str, seqs: tuple[int, ...]) -> None:
+    """Remove payloads and what was derived from them."""
+    gone = update(run_events).where(run_events.c.run_id == run_id, run_events.c.seq.in_(seqs)).values(payload=None)
+    connection.execute(gone)
+    forget_derived(connection, run_id)
+
+
+def verify(connection: Connection, run_id: str) -> Verification:
+    """Find the first event that is not as it was written, also when it is missing, moved or one too many."""
+    run = connection.execute(select(runs).where(runs.c.run_id == run_id)).one_or_none()
+    if run is None:
+        raise RunNotFound(run_id)
+    prev_hash, seq = _first_link(run), 0
+    for event in _events(connection, run_id):
+        seq += 1
+        reason = _fault(event, run_id, seq, prev_hash) or ("is past the head of its run" if seq > run.head_seq else "")
+        if reason:
+            return Verification(run_id, seq, seq, f"event {seq} {reason}")
+        prev_hash = event.hash
+    if seq != run.head_seq:
+        return Verification(run_id, seq, seq + 1, f"event {seq + 1} is missing: the run's head is {run.head_seq}")
+    if prev_hash != run.head_hash:
+        return Verification(run_id, seq, seq, f"event {seq} does not have the hash that the run's head has")
+    return Verification(run_id, seq)
+
+
+def _events(connection: Connection, run_id: str) -> Iterator[StoredEvent]:
+    chosen = select(*_EVENT).where(run_events.c.run_id == run_id).order_by(run_events.c.seq)
+    for row in connection.execution_options(yield_per=1000).execute(chosen):
+        yield StoredEvent(*row)
+
+
+def _fault(event: StoredEvent, run_id: str, seq: int, prev_hash: bytes) -> str:
+    """What is wrong with an event that must have this place; empty when nothing is."""
+    if event.seq != seq:
+        return f"is missing: event {event.seq} stands in its place"
+    if event.prev_hash != prev_hash:
+        return "is not chained to the event before it"
+    if event.payload is not None and payload_digest(event.payload) != event.payload_digest:
+        return "has another payload than was written"
+    try:
+        expected = event_hash(
+            prev_hash, run_id, seq, event.epoch, event.kind, event.time_ms, event.append_id, event.payload_digest
+        )
+    except (TypeError, ValueError, AttributeError, StructError) as unreadable:  # A column may hold any type by now.
+        return f"cannot be read: {unreadable}"
+    return "" if event.hash == expected else "does not have the hash of what it says"
+
+
+def _first_link(run: Row[Any]) -> bytes:
+    if run.parent_run_id is None:
+        return first_link(run.run_id)
+    return fork_link(run.run_id, run.parent_run_id, run.parent_seq, run.parent_hash)

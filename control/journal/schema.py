@@ -1,0 +1,152 @@
+"""The tables of the journal.
+
+Truth is run_events, run_commands, approvals and the counters of runs; run_projections and snapshots can be made again.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+)
+
+from infra.db import metadata
+
+_ID = String(36)
+_NAME = String(255)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", _ID, primary_key=True),
+    Column("mission_id", _ID, nullable=False),
+    Column("tenant", _NAME, nullable=False),
+    Column("request_id", _ID),
+    Column("head_seq", BigInteger, nullable=False),
+    Column("head_hash", LargeBinary, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("control_gen", BigInteger, nullable=False),
+    Column("log_generation", BigInteger, nullable=False),
+    Column("fold_version", Integer, nullable=False),
+    Column("owner_node", _NAME),
+    Column("owner_incarnation", _ID),
+    Column("parent_run_id", _ID),
+    Column("parent_seq", BigInteger),
+    Column("parent_hash", LargeBinary),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("terminal", Boolean, nullable=False),
+    UniqueConstraint("tenant", "request_id"),
+    sqlite_with_rowid=False,
+)
+Index("ix_runs_tenant_mission", runs.c.tenant, runs.c.mission_id)
+Index(
+    "ix_runs_open", runs.c.run_id, sqlite_where=runs.c.terminal == false(), postgresql_where=runs.c.terminal == false()
+)
+
+run_events = Table(
+    "run_events",
+    metadata,
+    Column("run_id", _ID, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("append_id", _ID, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("ts_ms", BigInteger, nullable=False),
+    Column("payload", LargeBinary),
+    Column("payload_digest", LargeBinary, nullable=False),
+    Column("prev_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+run_commands = Table(
+    "run_commands",
+    metadata,
+    Column("cmd_id", _ID, primary_key=True),
+    Column("run_id", _ID, nullable=False),
+    Column("kind", _NAME, nullable=False),
+    Column("actor", _NAME, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("control_gen", BigInteger, nullable=False),
+    Column("applied_seq", BigInteger),
+    Column("approval_id", _ID),
+    Column("decision", String(16)),
+    Column("note", Text),
+    UniqueConstraint("run_id", "control_gen"),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("approval_id", _ID, primary_key=True),
+    Column("run_id", _ID, nullable=False),
+    Column("tenant", _NAME, nullable=False),
+    Column("step_id", _ID, nullable=False),
+    Column("action_digest", String(80), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("requested_seq", BigInteger, nullable=False),
+    Column("requested_ms", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("decided_by", _NAME),
+    Column("decided_ms", BigInteger),
+    Column("note", Text, nullable=False),
+    Column("consumed_by", _ID, unique=True),
+)
+Index("ix_approvals_tenant_status", approvals.c.tenant, approvals.c.status)
+Index("ix_approvals_due", approvals.c.status, approvals.c.expires_ms)
+Index("ix_approvals_run", approvals.c.run_id)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("node_id", _NAME, primary_key=True),
+    Column("incarnation", _ID, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+)
+
+worker_streams = Table(
+    "worker_streams",
+    metadata,
+    Column("worker_id", _NAME, primary_key=True),
+    Column("incarnation", _ID, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("node_id", _NAME, nullable=False),
+)
+
+journal_meta = Table(
+    "journal_meta",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+LOG_GENERATION = "log_generation"
+
+run_projections = Table(
+    "run_projections",
+    metadata,
+    Column("run_id", _ID, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("state", String(64), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("run_id", _ID, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("fold_version", Integer, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    Column("digest", String(80), nullable=False),
+)

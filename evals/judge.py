@@ -17,6 +17,7 @@ from evals.records import Invoice
 
 TABLE = "ledger_invoice"
 COLUMNS = tuple(column.name for column in fields(Invoice))
+QUERY = f"SELECT {', '.join(COLUMNS)} FROM {TABLE} ORDER BY id"  # noqa: S608  both are constants of this module
 CENT = Decimal("0.01")
 
 
@@ -72,7 +73,7 @@ def judge(database: Path, expected: Sequence[Invoice]) -> Judgement:
 
 def _rows(database: Path) -> list[Mapping[str, str]]:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        found = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM {TABLE} ORDER BY id").fetchall()
+        found = connection.execute(QUERY).fetchall()
     return [_normal({name: str(value) for name, value in zip(COLUMNS, row, strict=True)}) for row in found]
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
+
+from infra.errors import InvalidArgument, Violation
+from infra.ids import Ids
+
+T = TypeVar("T")
 
 LIMIT = Decimal("10000.00")
 """Above it a person is asked; exactly one record of a set is."""
@@ -100,16 +105,18 @@ class Invoice:
         return {heading: shown[name] for name, heading in HEADINGS.items()}
 
 
-def make(source: random.Random, count: int = 12) -> tuple[Invoice, ...]:
+def make(ids: Ids, count: int = 12) -> tuple[Invoice, ...]:
     """So many invoices, all of different suppliers and numbers, exactly one of them above LIMIT and none near it.
 
-    Raises ValueError for more than there are suppliers.
+    Raises InvalidArgument for more than there are suppliers.
     """
-    suppliers = source.sample(SUPPLIERS, count)
-    numbers = source.sample(range(10_000, 100_000), count)
-    above = source.randrange(count)
+    if not 0 < count <= len(SUPPLIERS):
+        raise InvalidArgument(Violation("count", f"{count} is not from 1 to {len(SUPPLIERS)}, the suppliers there are"))
+    suppliers = _some(ids, SUPPLIERS, count)
+    numbers = _some(ids, range(10_000, 100_000), count)
+    above = _below(ids, count)
     return tuple(
-        _invoice(source, number, supplier, _amount(source, above=index == above))
+        _invoice(ids, number, supplier, _amount(ids, above=index == above))
         for index, (number, supplier) in enumerate(zip(numbers, suppliers, strict=True))
     )
 
@@ -122,22 +129,36 @@ def write_csv(path: Path, invoices: Sequence[Invoice]) -> None:
         writer.writerows(invoice.cells() for invoice in invoices)
 
 
-def _invoice(source: random.Random, number: int, supplier: tuple[str, str], amount: Decimal) -> Invoice:
-    issued = FIRST_DAY + timedelta(days=source.randrange(DAYS))
+def _invoice(ids: Ids, number: int, supplier: tuple[str, str], amount: Decimal) -> Invoice:
+    issued = FIRST_DAY + timedelta(days=_below(ids, DAYS))
     name, email = supplier
     return Invoice(
         number=f"INV-{issued.year}-{number}",
         supplier=name,
         email=email,
         issued=issued,
-        category=source.choice(list(CATEGORIES)),
+        category=_one(ids, list(CATEGORIES)),
         amount=amount,
-        currency=source.choice(CURRENCIES),
-        paid=source.random() < 0.5,
-        notes=source.choice(NOTES),
+        currency=_one(ids, CURRENCIES),
+        paid=ids.fraction() < 0.5,
+        notes=_one(ids, NOTES),
     )
 
 
-def _amount(source: random.Random, *, above: bool) -> Decimal:
-    cents = source.randrange(1_200_000, 4_900_000) if above else source.randrange(1_990, 890_000)
+def _amount(ids: Ids, *, above: bool) -> Decimal:
+    cents = 1_200_000 + _below(ids, 3_700_000) if above else 1_990 + _below(ids, 888_010)
     return Decimal(cents).scaleb(-2)
+
+
+def _below(ids: Ids, end: int) -> int:
+    return int(ids.fraction() * end)
+
+
+def _one(ids: Ids, choices: Sequence[T]) -> T:
+    return choices[_below(ids, len(choices))]
+
+
+def _some(ids: Ids, choices: Sequence[T], count: int) -> list[T]:
+    """So many different ones, in no order."""
+    left = list(choices)
+    return [left.pop(_below(ids, len(left))) for _ in range(count)]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -13,7 +14,7 @@ from evals.end_to_end.mesh import Mesh, Part
 from evals.records import Invoice
 from evals.sites.fault_proxy import Phase, Save
 from infra.clock import Clock
-from infra.errors import DeadlineExceeded
+from infra.errors import DeadlineExceeded, InvalidArgument, Violation
 
 FIND_S = 10.0
 RECOVER_S = 30.0
@@ -53,12 +54,13 @@ class Kill:
 def plan_for(invoices: Sequence[Invoice], limit: Decimal) -> Plan:
     """Spread the faults over records that need no approval, each its own; the first goes undisturbed.
 
-    Before and after take turns: killed before, the save still arrives, as a packet on the way does; killed after, it has
-    happened and nobody has been told. Raises ValueError for fewer than nine such records.
+    Before and after take turns: killed before, the save still arrives, as a packet on the way does; killed after, it
+    has happened and nobody has been told. Raises InvalidArgument for fewer than nine such records.
     """
     quiet = [invoice.number for invoice in invoices if invoice.amount <= limit]
     if len(quiet) < 9:
-        raise ValueError(f"{len(quiet)} records below the limit are too few for four kills and a lie: give at least 9")
+        few = f"{len(quiet)} records below the limit are too few for four kills and a lie: give at least 9"
+        raise InvalidArgument(Violation("invoices", few))
     return Plan(
         strikes=(
             Strike(Part.WORKER, quiet[1], Phase.BEFORE_FORWARD),
@@ -87,7 +89,7 @@ async def kill(pid: int) -> None:
         os.close(handle)
 
 
-type_Tell = Callable[[Kill], None]
+Tell = Callable[[Kill], None]
 
 
 class Saboteur:
@@ -103,8 +105,8 @@ class Saboteur:
         clock: Clock,
         tasks: asyncio.TaskGroup,
         *,
-        announce: type_Tell,
-        recovered: type_Tell,
+        announce: Tell,
+        recovered: Tell,
         lied: Callable[[Save], None],
         decoy: Callable[[], Awaitable[str]],
     ) -> None:
@@ -118,6 +120,7 @@ class Saboteur:
         self._lied = lied
         self._decoy = decoy
         self._began = clock.monotonic()
+        self._watches: list[asyncio.Task[None]] = []
         self.kills: list[Kill] = []
         self.lies: list[str] = []
 
@@ -138,6 +141,11 @@ class Saboteur:
         self._lied(save)
         return address
 
+    async def all_back(self) -> None:
+        """Wait until everything that was killed runs again, or is given up."""
+        for watch in self._watches:
+            await watch
+
     async def _strike(self, strike: Strike) -> None:
         pid = await self._pid(strike.part, other_than=0, within_s=FIND_S)
         done = Kill(strike, pid, self._clock.monotonic() - self._began)
@@ -145,12 +153,13 @@ class Saboteur:
         await self._clock.sleep(ANNOUNCED_S)
         await kill(pid)
         self.kills.append(done)
-        self._tasks.create_task(self._see_it_back(done, self._clock.monotonic()))
+        self._watches.append(self._tasks.create_task(self._see_it_back(done, self._clock.monotonic())))
 
     async def _see_it_back(self, done: Kill, killed: float) -> None:
-        done.back_pid = await self._pid(done.strike.part, other_than=done.pid, within_s=RECOVER_S)
-        done.back_s = self._clock.monotonic() - killed
-        self._recovered(done)
+        with suppress(DeadlineExceeded):  # told as a part that never came back
+            done.back_pid = await self._pid(done.strike.part, other_than=done.pid, within_s=RECOVER_S)
+            done.back_s = self._clock.monotonic() - killed
+            self._recovered(done)
 
     async def _pid(self, part: Part, *, other_than: int, within_s: float) -> int:
         until = self._clock.monotonic() + within_s

@@ -7,7 +7,7 @@ import os
 import termios
 import tty
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,19 +42,9 @@ class Terminal:
     async def answer(self) -> Answer:
         with one_key_at_a_time(self._keyboard):
             while True:
-                key = await self._key()
+                key = await _pressed(self._keyboard)
                 if key in YES or key in NO:
                     return Answer(key in YES, "you")
-
-    async def _key(self) -> bytes:
-        loop = asyncio.get_running_loop()
-        pressed = asyncio.Event()
-        loop.add_reader(self._keyboard, pressed.set)
-        try:
-            await pressed.wait()
-        finally:
-            loop.remove_reader(self._keyboard)
-        return os.read(self._keyboard, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +82,21 @@ def one_key_at_a_time(keyboard: int) -> Generator[None]:
         yield
     finally:
         termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+
+async def any_key(keyboard: int, within_s: float) -> None:
+    """Wait for a key, or for so long."""
+    with one_key_at_a_time(keyboard), suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await _pressed(keyboard)
+
+
+async def _pressed(keyboard: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    pressed = asyncio.Event()
+    loop.add_reader(keyboard, pressed.set)
+    try:
+        await pressed.wait()
+    finally:
+        loop.remove_reader(keyboard)
+    return os.read(keyboard, 1)

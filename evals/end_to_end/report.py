@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def write_report(evidence: Evidence, material: Material) -> None:
         result=(result := result_of(evidence)),
         figures=[(name.replace("_", " "), value) for name, value in asdict(result).items() if name != "report"],
         shortcomings=shortcomings(evidence),
-        lines=list(_lines(evidence, material)),
+        lines=lines_of(evidence, material.rows, material.saves),
         kills=evidence.kills,
         moments=MOMENTS,
         saves=material.saves,
@@ -66,23 +66,26 @@ def write_report(evidence: Evidence, material: Material) -> None:
     evidence.report.write_text(page, encoding="utf-8")
 
 
-def _lines(evidence: Evidence, material: Material) -> Iterator[Line]:
+def lines_of(evidence: Evidence, rows: Mapping[str, Row], saves: Sequence[SeenSave]) -> list[Line]:
+    """One line for each record, in the order of the file."""
+    return [_line(number, row, evidence, saves) for number, row in rows.items()]
+
+
+def _line(number: str, row: Row, evidence: Evidence, saves: Sequence[SeenSave]) -> Line:
     judgement = evidence.judgement
-    wrong = {flaw.number for flaw in judgement.wrong}
-    for number, row in material.rows.items():
-        missing = number in judgement.missing
-        stored = 0 if missing else 1 + judgement.duplicates.get(number, 0)
-        good = (stored == 1 and number not in wrong) or (missing and number in evidence.denied)
-        yield Line(
-            number=number,
-            supplier=row.invoice.supplier,
-            amount=f"{row.invoice.amount:,} {row.invoice.currency}",
-            rows=stored,
-            saves=sum(seen.save.fields.get("number") == number for seen in material.saves),
-            verdict=_verdict(stored, is_wrong=number in wrong, is_denied=number in evidence.denied),
-            good=good,
-            marks=" · ".join(row.marks),
-        )
+    is_wrong = any(flaw.number == number for flaw in judgement.wrong)
+    is_denied = number in evidence.denied
+    stored = 0 if number in judgement.missing else 1 + judgement.duplicates.get(number, 0)
+    return Line(
+        number=number,
+        supplier=row.invoice.supplier,
+        amount=f"{row.invoice.amount:,} {row.invoice.currency}",
+        rows=stored,
+        saves=sum(seen.save.fields.get("number") == number for seen in saves),
+        verdict=_verdict(stored, is_wrong=is_wrong, is_denied=is_denied),
+        good=not is_wrong and stored == (0 if is_denied else 1),
+        marks=" · ".join(row.marks),
+    )
 
 
 def _verdict(stored: int, *, is_wrong: bool, is_denied: bool) -> str:

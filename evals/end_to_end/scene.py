@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evals.end_to_end.kills import Kill
@@ -54,7 +54,7 @@ class Scene:
             if number in self.rows:
                 self.rows[number].record = record
 
-    def see(self, pids: dict[Part, int]) -> None:
+    def see(self, pids: Mapping[Part, int]) -> None:
         """Take over which parts run."""
         for part, pid in pids.items():
             if pid != self.processes[part].pid:

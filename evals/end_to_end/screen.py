@@ -131,13 +131,13 @@ def stage(row: Row) -> Text:
 
 @asynccontextmanager
 async def showing(scene: Scene, console: Console, clock: Clock) -> AsyncGenerator[Screen]:
-    """A screen for as long as the block lasts; on a terminal the last frame stays."""
+    """A screen for as long as the block lasts; on a terminal the frame then makes room for what is printed next."""
     if not console.is_terminal:
         screen = PlainScreen(scene, console, clock)
         yield screen
         screen.refresh()
         return
-    with Live(Frame(scene, clock), console=console, refresh_per_second=REDRAWS_PER_S) as live:
+    with Live(Frame(scene, clock), console=console, refresh_per_second=REDRAWS_PER_S, transient=True) as live:
         screen = LiveScreen(scene, live)
         yield screen
         screen.refresh()

@@ -21,8 +21,10 @@ from infra.clock import Clock
 HOST = "127.0.0.1"
 # RFC 9110, 7.6.1: they speak of one connection, not of the message. Lengths are worked out again for the body at hand.
 HOP_BY_HOP = frozenset(
-    ("connection", "content-length", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer")
-    + ("transfer-encoding", "upgrade")
+    (
+        *("connection", "content-length", "keep-alive", "proxy-authenticate", "proxy-authorization"),
+        *("te", "trailer", "transfer-encoding", "upgrade"),
+    )
 )
 INVENTED_BY_CLIENT = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 UPSTREAM_S = 30.0

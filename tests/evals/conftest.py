@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -12,16 +11,18 @@ import pytest
 
 from evals import records
 from evals.sites import ledger
+from infra.clock import SystemClock
+from infra.ids import seeded_ids
 
 
 @pytest.fixture
 def invoices() -> tuple[records.Invoice, ...]:
-    return records.make(random.Random(7))
+    return records.make(seeded_ids(7, SystemClock()))
 
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncGenerator[ledger.Ledger]:
-    async with ledger.running(tmp_path / "site", ledger.Account("clerk", "correct horse")) as running:
+    async with ledger.running(tmp_path / "site", ledger.Account("clerk", "correct horse", "key")) as running:
         yield running
 
 
@@ -30,7 +31,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The application's tables as it makes them itself, without rows."""
 
     async def made(directory: Path) -> Path:
-        async with ledger.running(directory, ledger.Account("clerk", "correct horse")) as running:
+        async with ledger.running(directory, ledger.Account("clerk", "correct horse", "key")) as running:
             return running.database
 
     return asyncio.run(made(tmp_path_factory.mktemp("empty")))

@@ -160,11 +160,11 @@ async def test_an_application_that_is_away_is_a_bad_gateway(site: ledger.Ledger,
     assert proxy.seen[0].status == 502
 
 
-type_Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def behind_proxy(handler: type_Handler) -> AsyncGenerator[FaultProxy]:
+async def behind_proxy(handler: Handler) -> AsyncGenerator[FaultProxy]:
     """The proxy before an application of three lines, to see what passes through."""
     runner = web.ServerRunner(web.Server(handler))
     await runner.setup()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -18,12 +17,14 @@ from hypothesis import strategies as st
 from evals import records
 from evals.judge import WrongField, judge
 from evals.records import Invoice
+from infra.clock import SystemClock
+from infra.ids import seeded_ids
 
-type_Enter = Callable[..., None]
+Enter = Callable[..., None]
 
 
 @pytest.fixture
-def enter(database: Path) -> type_Enter:
+def enter(database: Path) -> Enter:
     """Put rows into the application's own tables, past its forms."""
 
     def insert(*invoices: Invoice) -> None:
@@ -37,14 +38,14 @@ def enter(database: Path) -> type_Enter:
     return insert
 
 
-def test_all_there_once_is_flawless(database: Path, enter: type_Enter, invoices: tuple[Invoice, ...]) -> None:
+def test_all_there_once_is_flawless(database: Path, enter: Enter, invoices: tuple[Invoice, ...]) -> None:
     enter(*invoices)
     verdict = judge(database, invoices)
     assert verdict.flawless
     assert verdict.present == tuple(invoice.number for invoice in invoices)
 
 
-def test_a_missing_row_is_named(database: Path, enter: type_Enter, invoices: tuple[Invoice, ...]) -> None:
+def test_a_missing_row_is_named(database: Path, enter: Enter, invoices: tuple[Invoice, ...]) -> None:
     enter(*invoices[1:])
     verdict = judge(database, invoices)
     assert verdict.missing == (invoices[0].number,)
@@ -52,7 +53,7 @@ def test_a_missing_row_is_named(database: Path, enter: type_Enter, invoices: tup
     assert not verdict.flawless
 
 
-def test_every_surplus_row_is_counted(database: Path, enter: type_Enter, invoices: tuple[Invoice, ...]) -> None:
+def test_every_surplus_row_is_counted(database: Path, enter: Enter, invoices: tuple[Invoice, ...]) -> None:
     enter(*invoices, invoices[4], invoices[4], invoices[9])
     verdict = judge(database, invoices)
     assert verdict.duplicates == {invoices[4].number: 2, invoices[9].number: 1}
@@ -75,7 +76,7 @@ ALTERATIONS: dict[str, Callable[[Invoice], Invoice]] = {
 
 @pytest.mark.parametrize("field", ALTERATIONS)
 def test_one_altered_field_is_named_with_both_values(
-    field: str, database: Path, enter: type_Enter, invoices: tuple[Invoice, ...]
+    field: str, database: Path, enter: Enter, invoices: tuple[Invoice, ...]
 ) -> None:
     altered = ALTERATIONS[field](invoices[2])
     enter(*invoices[:2], altered, *invoices[3:])
@@ -88,7 +89,7 @@ def test_one_altered_field_is_named_with_both_values(
 
 
 def test_an_altered_number_is_one_missing_and_one_unexpected(
-    database: Path, enter: type_Enter, invoices: tuple[Invoice, ...]
+    database: Path, enter: Enter, invoices: tuple[Invoice, ...]
 ) -> None:
     enter(replace(invoices[0], number="INV-2026-99999X"), *invoices[1:])
     verdict = judge(database, invoices)
@@ -97,7 +98,7 @@ def test_an_altered_number_is_one_missing_and_one_unexpected(
 
 
 def test_a_right_row_beside_a_wrong_one_is_present_and_a_duplicate_and_wrong(
-    database: Path, enter: type_Enter, invoices: tuple[Invoice, ...]
+    database: Path, enter: Enter, invoices: tuple[Invoice, ...]
 ) -> None:
     enter(*invoices, replace(invoices[0], currency="XXX"))
     verdict = judge(database, invoices)
@@ -107,7 +108,7 @@ def test_a_right_row_beside_a_wrong_one_is_present_and_a_duplicate_and_wrong(
 
 
 def test_line_ends_as_browsers_send_them_are_no_difference(
-    database: Path, enter: type_Enter, invoices: tuple[Invoice, ...]
+    database: Path, enter: Enter, invoices: tuple[Invoice, ...]
 ) -> None:
     expected = replace(invoices[0], notes="one\ntwo")
     enter(replace(expected, notes="one\r\ntwo"))
@@ -118,7 +119,7 @@ def test_line_ends_as_browsers_send_them_are_no_difference(
 def test_any_mixture_of_missing_and_surplus_rows_is_told_apart(
     surplus: list[int], gone: set[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    invoices = records.make(random.Random(1))
+    invoices = records.make(seeded_ids(1, SystemClock()))
     rows = [i for i in range(12) if i not in gone] + surplus
     path = tmp_path_factory.mktemp("judge") / "db"
     columns = [column.name for column in fields(Invoice)]

@@ -17,6 +17,7 @@ from evals.judge import judge
 from evals.records import Invoice
 from evals.sites import ledger
 from evals.sites.ledger.clerk import clerk
+from infra.errors import Unauthenticated, Unavailable
 
 
 async def test_an_entered_invoice_stands_in_the_database_with_every_field(
@@ -53,7 +54,7 @@ async def test_a_post_without_the_forms_token_is_refused(site: ledger.Ledger) ->
 
 
 async def test_a_wrong_password_is_refused(site: ledger.Ledger) -> None:
-    with pytest.raises(PermissionError):
+    with pytest.raises(Unauthenticated):
         async with clerk(site.url, replace(site.account, password="wrong")):
             pass
 
@@ -79,7 +80,7 @@ async def test_writes_are_logged_ahead(site: ledger.Ledger) -> None:
 async def test_a_second_start_on_the_same_folder_keeps_rows_and_sessions(
     tmp_path: Path, invoices: tuple[Invoice, ...]
 ) -> None:
-    account = ledger.Account("clerk", "correct horse")
+    account = ledger.Account("clerk", "correct horse", "key")
     async with ledger.running(tmp_path, account) as first, clerk(first.url, account) as worker:
         await worker.enter(invoices[0])
     async with ledger.running(tmp_path, account) as second, clerk(second.url, account) as worker:
@@ -87,7 +88,7 @@ async def test_a_second_start_on_the_same_folder_keeps_rows_and_sessions(
 
 
 async def test_it_runs_as_a_process_group_of_its_own_and_is_gone_afterwards(tmp_path: Path) -> None:
-    async with ledger.running(tmp_path, ledger.Account("clerk", "correct horse")) as site:
+    async with ledger.running(tmp_path, ledger.Account("clerk", "correct horse", "key")) as site:
         assert os.getpgid(site.pid) == site.pid != os.getpgid(0)
     with pytest.raises(ProcessLookupError):
         os.kill(site.pid, 0)
@@ -95,19 +96,20 @@ async def test_it_runs_as_a_process_group_of_its_own_and_is_gone_afterwards(tmp_
 
 async def test_a_folder_that_is_no_database_is_reported_with_the_log(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite3").write_text("this is not a database" * 100)
-    with pytest.raises(RuntimeError, match="file is not a database"):
-        async with ledger.running(tmp_path, ledger.Account("clerk", "correct horse")):
+    with pytest.raises(Unavailable, match="file is not a database"):
+        async with ledger.running(tmp_path, ledger.Account("clerk", "correct horse", "key")):
             pass
 
 
 def test_the_application_ends_when_whoever_started_it_is_killed(tmp_path: Path) -> None:
     """Its standard output is inherited by nobody else, so its end is seen as the end of that pipe."""
-    order = f'{{"directory": "{tmp_path}", "username": "clerk", "password": "pw"}}\n'
+    order = f'{{"directory": "{tmp_path}", "username": "clerk", "password": "pw", "signing_key": "k"}}\n'
     server = subprocess.Popen(
         [sys.executable, "-m", "evals.sites.ledger.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with server:
-        assert server.stdin is not None and server.stdout is not None
+        assert server.stdin is not None
+        assert server.stdout is not None
         server.stdin.write(order)
         server.stdin.flush()
         assert "port" in server.stdout.readline()

@@ -12,6 +12,7 @@ from aiohttp import ClientSession, CookieJar, FormData
 
 from evals.records import Invoice
 from evals.sites.ledger.process import FORM_PATH, LIST_PATH, Account
+from infra.errors import Unauthenticated
 
 TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 TAG = re.compile(r"<[^>]+>")
@@ -78,10 +79,10 @@ def form_values(invoice: Invoice) -> dict[str, str]:
 
 @asynccontextmanager
 async def clerk(site: str, account: Account) -> AsyncGenerator[Clerk]:
-    """Log in; raises PermissionError when the application refuses."""
+    """Log in; raises Unauthenticated when the application refuses."""
     async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
         worker = Clerk(session, site)
         page = await worker.post("admin/login/", {"username": account.username, "password": account.password})
         if "/login/" in page.url:
-            raise PermissionError(f"{site} refused {account.username}: {page.text[:200]}")
+            raise Unauthenticated("LOGIN_REFUSED", f"{site} refused {account.username}: {page.text[:200]}")
         yield worker

@@ -46,6 +46,8 @@ class Invoice(models.Model):
     notes: models.TextField[str, str] = models.TextField(blank=True)
 
     class Meta:
+        """Newest first."""
+
         ordering = ("-id",)
 
     def __str__(self) -> str:

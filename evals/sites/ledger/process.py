@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import sys
@@ -13,7 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from evals.sites.ledger.server import DATABASE, HOST, SECRET_KEY, Order
+from evals.sites.ledger.server import DATABASE, HOST, Order
+from infra.errors import Internal, Unavailable
 
 LIST_PATH = "admin/ledger/invoice/"
 FORM_PATH = "admin/ledger/invoice/add/"
@@ -25,10 +25,11 @@ STOP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The one superuser."""
+    """The one superuser, and the key that signs the cookies of its sessions."""
 
     username: str
     password: str
+    signing_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,11 @@ class Decoy:
 async def running(directory: Path, account: Account) -> AsyncGenerator[Ledger]:
     """Serve the application from this folder until the block ends.
 
-    Raises RuntimeError with the last lines of its log when it does not start.
+    Raises Unavailable with the last lines of its log when it does not start.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    log_file = _log_file(directory)
     async with AsyncExitStack() as stack:
-        log = stack.enter_context((directory / "ledger.log").open("ab"))
+        log = stack.enter_context(log_file.open("ab"))
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "evals.sites.ledger.server"),
             stdin=asyncio.subprocess.PIPE,
@@ -71,15 +72,13 @@ async def running(directory: Path, account: Account) -> AsyncGenerator[Ledger]:
             start_new_session=True,
         )
         stack.push_async_callback(_stop, child)
-        port = await _ready(child, Order(str(directory), account.username, account.password), directory / "ledger.log")
+        port = await _ready(child, Order(str(directory), **asdict(account)), log_file)
         yield Ledger(f"http://{HOST}:{port}/", directory / DATABASE, child.pid, account)
 
 
 @asynccontextmanager
 async def decoy(of: Ledger, directory: Path) -> AsyncGenerator[Decoy]:
     """Run a second instance that signs with the same key, so that the first accepts the cookies it hands out."""
-    directory.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(of.database.with_name(SECRET_KEY), directory / SECRET_KEY)
     async with running(directory, of.account) as ledger:
         yield Decoy(of, ledger)
 
@@ -87,13 +86,14 @@ async def decoy(of: Ledger, directory: Path) -> AsyncGenerator[Decoy]:
 async def _ready(child: asyncio.subprocess.Process, order: Order, log: Path) -> int:
     """Hand over the order and wait for the port."""
     if child.stdin is None or child.stdout is None:
-        raise RuntimeError("the application was started without pipes")
+        raise Internal("NO_PIPES", "the application was started without pipes")
     child.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
     async with asyncio.timeout(START_S):
         line = await child.stdout.readline()
     if not line:
-        tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-        raise RuntimeError(f"the application ended before it answered; its log {log} ends with:\n{tail}")
+        raise Unavailable(
+            "APPLICATION_DOWN", f"the application ended before it answered; {log} ends with:\n{_tail(log)}"
+        )
     return int(json.loads(line)["port"])
 
 
@@ -108,6 +108,15 @@ async def _stop(child: asyncio.subprocess.Process) -> None:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         await child.wait()
+
+
+def _log_file(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory / "ledger.log"
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
 def _copy(source: Path, target: Path) -> None:

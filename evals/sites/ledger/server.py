@@ -1,12 +1,12 @@
 """The application's process: `python -m evals.sites.ledger.server`, one JSON line in, one JSON line out.
 
-In: {"directory": folder of its database, "username": …, "password": …}. Out: {"port": …} once it answers.
+In: {"directory": folder of its database, "username": …, "password": …,
+"signing_key": …}. Out: {"port": …} once it answers.
 It ends on SIGTERM, or when its standard input ends because whoever started it is gone.
 """
 
 import json
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -16,11 +16,14 @@ from pathlib import Path
 from types import FrameType
 
 import django
+import waitress
 from django.conf import settings
+from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.management import call_command
+from django.core.wsgi import get_wsgi_application
 
 HOST = "127.0.0.1"
 DATABASE = "ledger.sqlite3"
-SECRET_KEY = "secret_key"
 CONTRIB = ("admin", "auth", "contenttypes", "sessions", "messages", "staticfiles")
 # What `startproject` writes, in its order.
 MIDDLEWARE = (
@@ -46,21 +49,13 @@ class Order:
     directory: str
     username: str
     password: str
+    signing_key: str
 
 
-def secret_key(directory: Path) -> str:
-    """The key that signs cookies; kept in a file so that a second start honours them."""
-    path = directory / SECRET_KEY
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(48), encoding="utf-8")
-    return path.read_text(encoding="utf-8")
-
-
-def configure(directory: Path) -> None:
+def configure(directory: Path, signing_key: str) -> None:
     """Set Django up as `startproject` does, with DEBUG off and this folder's database."""
     settings.configure(
-        SECRET_KEY=secret_key(directory),
+        SECRET_KEY=signing_key,
         DEBUG=False,
         ALLOWED_HOSTS=[HOST, "localhost"],
         INSTALLED_APPS=[*(f"django.contrib.{name}" for name in CONTRIB), "evals.sites.ledger.apps.LedgerConfig"],
@@ -83,8 +78,8 @@ def configure(directory: Path) -> None:
                 },
             }
         },
-        # Straight from the models to tables: replaying the history of five applications takes a second and adds nothing.
-        MIGRATION_MODULES={name: None for name in (*CONTRIB, "ledger")},
+        # Straight from the models to tables: replaying five applications' history takes a second and adds nothing.
+        MIGRATION_MODULES=dict.fromkeys((*CONTRIB, "ledger")),
         STATIC_URL="/static/",
         TIME_ZONE="UTC",
         USE_TZ=True,
@@ -94,8 +89,7 @@ def configure(directory: Path) -> None:
 
 def prepare(username: str, password: str) -> None:
     """Make the tables and the one superuser; a folder that has them already is left as it is."""
-    from django.contrib.auth.models import User  # models can be imported only after setup()
-    from django.core.management import call_command
+    from django.contrib.auth.models import User  # noqa: PLC0415  models can be imported only after setup()
 
     call_command("migrate", run_syncdb=True, verbosity=0)
     if not User.objects.filter(username=username).exists():
@@ -104,10 +98,6 @@ def prepare(username: str, password: str) -> None:
 
 def serve() -> None:
     """Serve pages and static files on a free port of loopback until told to stop."""
-    import waitress
-    from django.contrib.staticfiles.handlers import StaticFilesHandler
-    from django.core.wsgi import get_wsgi_application
-
     with socket.create_server((HOST, 0)) as listener:
         print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
         waitress.serve(StaticFilesHandler(get_wsgi_application()), sockets=[listener], threads=4)
@@ -133,7 +123,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     order = Order(**json.loads(sys.stdin.readline()))
     end_with_parent()
-    configure(Path(order.directory))
+    configure(Path(order.directory), order.signing_key)
     prepare(order.username, order.password)
     serve()
 

@@ -32,7 +32,8 @@ class Append:
     """Events after `expect_seq`, by the owner of `epoch`.
 
     `control_gen` is given for intents and attempts, so that they lose against a command; results leave it None.
-    The same append_id is written once: append the same object again when its outcome is unknown.
+    The same append_id is written once: append the same object again when its outcome is unknown. `time_ms` is the
+    owner's own clock, so that it can fold its events before they are durable; None takes the journal's.
     """
 
     run_id: str
@@ -45,6 +46,7 @@ class Append:
     applied_commands: tuple[str, ...] = ()
     new_approvals: tuple[NewApproval, ...] = ()
     projection: Projection | None = None
+    time_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ class AppendBatch:
 
 
 def _write(connection: sqlite3.Connection, append: Append, now_ms: int) -> Written | SkyError:
+    now_ms = now_ms if append.time_ms is None else append.time_ms
     extended = append.consume is not None or append.applied_commands or append.new_approvals
     if extended and (objection := _objection(connection, append)) is not None:
         return objection

@@ -1,0 +1,153 @@
+"""Which move comes next in a run: a pure function of its state, the outcomes that it names, and the time."""
+
+from __future__ import annotations
+
+from control.core.check import Checks
+from control.core.finish import finish
+from control.core.moments import ms_of
+from control.core.moves import Attempt, Move, OwnStep, Plan, Record, Wait
+from control.core.retry import restartable, restarted
+from control.core.run import TERMINAL, WAITING_FOR_PERSON, RunFold
+from control.core.tree import ENDED
+from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import plan_pb2 as plan
+from skyagent.run.v1 import state_pb2 as st
+
+
+def next_move(folded: RunFold, checks: Checks, now_ms: int) -> Move:
+    """Chooses the next move.
+
+    Steps of a run go one after another. A record that waits for a person is parked and the independent ones after it
+    go on. Nothing is intended while a pause or a cancellation is wanted, or while an intent is open.
+    """
+    state = folded.state
+    if state.phase in TERMINAL:
+        return Wait()
+    stopped = state.cancel_wanted or state.pause_wanted
+    checking = _check(folded, checks, now_ms)
+    if isinstance(checking, Record) or (checking is not None and not stopped):
+        return checking
+    if state.counts.open_intents or (state.pause_wanted and not state.cancel_wanted):
+        return Wait()
+    if state.cancel_wanted:
+        return finish(folded)
+    return _denied(folded) or _step(folded, now_ms) or _last(folded)
+
+
+def _check(folded: RunFold, checks: Checks, now_ms: int) -> Move | None:
+    """What the first step that is being checked needs."""
+    for record in folded.checking():
+        if record.node.step.probe_of:
+            return Record(checks.probe(folded, record, now_ms))
+        needed = checks.step(folded, record, now_ms)
+        if needed is None:
+            return Wait()
+        if isinstance(needed, tuple):
+            return Record(needed)
+        return _start(folded, needed, now_ms)
+    return None
+
+
+def _denied(folded: RunFold) -> Record | None:
+    """Steps whose question was answered with no."""
+    events: list[ev.EventBody] = []
+    for approval in folded.state.approvals:
+        record = folded.node(approval.step_id)
+        if record.state == ev.NODE_STATE_WAITING and approval is latest_approval(folded, record):
+            events += _refusal(record, approval)
+    return Record(tuple(events)) if events else None
+
+
+def _refusal(record: st.NodeRecord, approval: st.ApprovalRecord) -> list[ev.EventBody]:
+    if approval.state not in (ev.APPROVAL_STATE_DENIED, ev.APPROVAL_STATE_EXPIRED):
+        return []
+    by = f"denied by {approval.actor}" if approval.state == ev.APPROVAL_STATE_DENIED else "nobody answered in time"
+    settled = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_DENIED, signature="APPROVAL_DENIED")
+    settled.reason = f"{by}: {approval.note}" if approval.note else by
+    return [ev.EventBody(node_settled=settled)]
+
+
+def _step(folded: RunFold, now_ms: int) -> Move | None:
+    """The next step that may be tried, restarting its group first when its page is not the one it was planned for."""
+    record = next_step(folded, "")
+    if record is None:
+        return None
+    group = restartable(folded, record)
+    approval = granted_approval(folded, record)
+    if group and not _continues(folded, record, approval):
+        reason = "approved: the form is filled in afresh" if approval else "the page has moved on since"
+        return Record((restarted(group, reason, now_ms, counted=False),))
+    return _start(folded, record, now_ms)
+
+
+def _start(folded: RunFold, record: st.NodeRecord, now_ms: int) -> Move:
+    group = restartable(folded, record)
+    until = max(ms_of(record.not_before), ms_of(group.not_before) if group else 0)
+    if until > now_ms:
+        return Wait(until)
+    if record.node.step.control:
+        return OwnStep(record)
+    return Attempt(record, next_attempt(record), granted_approval(folded, record))
+
+
+def next_step(folded: RunFold, group_id: str) -> st.NodeRecord | None:
+    """The first step below a group that can be tried now; nothing when one before it must end first."""
+    for record in folded.unended(group_id):
+        if record.node.HasField("step"):
+            return record if record.state == ev.NODE_STATE_PENDING else None
+        found = next_step(folded, record.node.node_id)
+        if found is not None or record.node.group.on_failure != plan.ON_FAILURE_CONTINUE:
+            return found
+    return None
+
+
+def next_attempt(record: st.NodeRecord) -> int:
+    """The number of the next attempt: a number that was judged but never intended is used again."""
+    attempts = record.attempts
+    return len(attempts) if attempts and not attempts[-1].intended_seq else len(attempts) + 1
+
+
+def granted_approval(folded: RunFold, record: st.NodeRecord) -> st.ApprovalRecord | None:
+    """A yes for this step that no attempt has used yet."""
+    approval = latest_approval(folded, record)
+    return approval if approval is not None and approval.state == ev.APPROVAL_STATE_GRANTED else None
+
+
+def latest_approval(folded: RunFold, record: st.NodeRecord) -> st.ApprovalRecord | None:
+    """The last question that was asked about a step."""
+    mine = [approval for approval in folded.state.approvals if approval.step_id == record.node.node_id]
+    return mine[-1] if mine else None
+
+
+def _continues(folded: RunFold, record: st.NodeRecord, approval: st.ApprovalRecord | None) -> bool:
+    """Whether the session still shows what the step before this one left, so that this one can follow it."""
+    siblings = [child for child in folded.children(record.node.parent_id) if not child.node.step.probe_of]
+    position = next(i for i, child in enumerate(siblings) if child.node.node_id == record.node.node_id)
+    if position == 0:
+        return True
+    before = siblings[position - 1]
+    if before.attempts and approval and ms_of(before.attempts[-1].intend_time) < ms_of(approval.decide_time):
+        return False
+    last = folded.last_intended
+    return last is not None and last.node.node_id in (before.node.node_id, record.node.node_id)
+
+
+def _last(folded: RunFold) -> Move:
+    """What is left when no step can be tried."""
+    state = folded.state
+    open_nodes = [record for record in folded.children("") if record.state not in ENDED]
+    if any(record.state in (ev.NODE_STATE_WAITING, ev.NODE_STATE_UNCERTAIN) for record in open_nodes):
+        return Wait() if state.blocked_reason == WAITING_FOR_PERSON else Record((_waits_for_person(folded),))
+    failed = any(
+        record.state in (ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED)
+        and record.node.group.on_failure != plan.ON_FAILURE_CONTINUE
+        for record in folded.children("")
+    )
+    return Plan() if state.planning_open and not failed else finish(folded)
+
+
+def _waits_for_person(folded: RunFold) -> ev.EventBody:
+    questions = sum(approval.state == ev.APPROVAL_STATE_PENDING for approval in folded.state.approvals)
+    unclear = folded.state.counts.uncertain
+    detail = f"{questions} approvals and {unclear} uncertain steps wait for a person"
+    return ev.EventBody(run_blocked=ev.RunBlocked(reason=WAITING_FOR_PERSON, detail=detail))

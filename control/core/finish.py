@@ -1,0 +1,69 @@
+"""How a run ends: what is said of it, and whether that is a success."""
+
+from control.core.moves import Finish
+from control.core.run import RunFold
+from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import state_pb2 as st
+
+
+def finish(folded: RunFold) -> Finish:
+    """The end of a run none of whose steps can be tried any more."""
+    state = folded.state
+    if state.cancel_wanted:
+        return Finish(ev.RUN_PHASE_CANCELLED, "CANCELLED", state.cancel_reason or "cancelled by a person")
+    if state.spec.dry_run:
+        return Finish(ev.RUN_PHASE_SUCCEEDED, "DRY_RUN", _judged(folded))
+    failed = [record for record in folded.children("") if record.state != ev.NODE_STATE_SUCCEEDED]
+    if not failed and state.nodes:
+        return Finish(ev.RUN_PHASE_SUCCEEDED, "", _done(folded))
+    return Finish(ev.RUN_PHASE_FAILED, _reason(folded), _failed(folded))
+
+
+def records(folded: RunFold) -> list[st.NodeRecord]:
+    """The groups that are about one record of the inputs each."""
+    return [node for node in folded.state.nodes if node.node.group.record_key]
+
+
+def _done(folded: RunFold) -> str:
+    entered = len(records(folded))
+    false = folded.state.counts.false_successes
+    caught = f"; {_count(false, 'false success')} caught" if false else ""
+    if entered:
+        return f"{_count(entered, 'record')} entered and seen in the application{caught}"
+    return f"{_count(folded.state.counts.steps_succeeded, 'step')} done, each with evidence{caught}"
+
+
+def _failed(folded: RunFold) -> str:
+    entries = records(folded)
+    first = _first_failure(folded)
+    why = f": {first.node.title}: {first.reason}" if first else ""
+    if entries:
+        entered = sum(record.state == ev.NODE_STATE_SUCCEEDED for record in entries)
+        return f"{entered} of {_count(len(entries), 'record')} entered{why}"
+    return f"not done{why}"
+
+
+def _first_failure(folded: RunFold) -> st.NodeRecord | None:
+    states = (ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED)
+    steps = [node for node in folded.state.nodes if node.node.HasField("step") and not node.node.step.probe_of]
+    return next((node for node in steps if node.state in states), None)
+
+
+def _reason(folded: RunFold) -> str:
+    steps = [node for node in folded.state.nodes if node.node.HasField("step")]
+    bad = [node for node in steps if node.state in (ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED)]
+    if bad and all(node.state == ev.NODE_STATE_DENIED for node in bad):
+        return "DENIED"
+    return next((node.signature for node in bad if node.state == ev.NODE_STATE_FAILED), "NOTHING_PLANNED")
+
+
+def _judged(folded: RunFold) -> str:
+    steps = [node for node in folded.state.nodes if node.node.HasField("step")]
+    asks = sum(node.signature == "DRY_RUN_ASK" for node in steps)
+    denied = sum(node.signature == "DRY_RUN_DENY" for node in steps)
+    return f"dry run: {_count(len(steps), 'step')} judged, {asks} would ask a person, {denied} denied; nothing was touched"
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number} {noun if number == 1 else plural}"

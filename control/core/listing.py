@@ -1,0 +1,50 @@
+"""Whether a list page of an application shows a record: once, and with the values that were entered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from control.core.matching import header_matches, same_value
+from skyagent.execution.v1 import browser_pb2 as br
+from skyagent.run.v1 import plan_pb2 as plan
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a list page shows of one record."""
+
+    holds: plan.Holds
+    rows: int
+    detail: str
+
+
+def judge_listing(claim: plan.Listed, extracted: br.Extracted) -> Listing:
+    """Counts the rows whose cells name the record and compares the cells whose header names an expected field."""
+    if not 200 <= extracted.http_status < 400 and extracted.http_status:
+        return Listing(plan.HOLDS_UNKNOWN, 0, f"{extracted.url} was answered with {extracted.http_status}")
+    wanted = claim.count or 1
+    found = [(header, row) for table in extracted.tables for header, row in _rows_with(table, claim.key)]
+    if len(found) != wanted:
+        return Listing(plan.HOLDS_NO, len(found), f"{extracted.url} shows {claim.key!r} {_times(len(found))}")
+    wrong = [error for header, row in found for error in _differences(claim.cells, header, row)]
+    if wrong:
+        return Listing(plan.HOLDS_NO, len(found), f"{extracted.url} shows {claim.key!r} with {'; '.join(wrong)}")
+    return Listing(plan.HOLDS_YES, len(found), f"{extracted.url} shows {claim.key!r} {_times(len(found))}, as entered")
+
+
+def _rows_with(table: br.Table, key: str) -> list[tuple[Sequence[str], Sequence[str]]]:
+    header: Sequence[str] = next((row.cells for row in table.rows if row.header), ())
+    return [(header, row.cells) for row in table.rows if not row.header and any(same_value(c, key) for c in row.cells)]
+
+
+def _differences(expected: Sequence[br.FieldValue], header: Sequence[str], row: Sequence[str]) -> list[str]:
+    """Cells under a matching header that show another value. A column that the page does not show proves nothing."""
+    wrong: list[str] = []
+    for field in expected:
+        at = [i for i, name in enumerate(header) if i < len(row) and header_matches(field.label, name)]
+        if len(at) == 1 and not same_value(row[at[0]], field.value):
+            wrong.append(f"{header[at[0]]} {row[at[0]]!r} instead of {field.value!r}")
+    return wrong
+
+
+def _times(count: int) -> str:
+    return {0: "nowhere", 1: "once"}.get(count, f"{count} times")

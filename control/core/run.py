@@ -1,0 +1,407 @@
+"""The fold of a run's journal: every state that a run can be in, and nothing but its events decides which.
+
+The accumulator is the protobuf message RunState itself. The dashboard folds the same events in TypeScript to the same
+bytes, snapshots are its serialization, and REST returns it as it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from control.core.tree import ENDED, group_state
+from infra.errors import DataLoss
+from skyagent.execution.v1 import action_pb2 as act
+from skyagent.execution.v1 import effect_pb2 as eff
+from skyagent.policy.v1 import decision_pb2 as pol
+from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import plan_pb2 as plan
+from skyagent.run.v1 import state_pb2 as st
+
+FOLD_VERSION = 1
+"""Raised whenever the same events fold to another state, or a new kind of event appears."""
+
+WAITING_FOR_PERSON = "WAITING_FOR_PERSON"
+"""The blocked reason of a run that can only go on once a person has answered."""
+
+TERMINAL = frozenset({ev.RUN_PHASE_SUCCEEDED, ev.RUN_PHASE_FAILED, ev.RUN_PHASE_CANCELLED})
+
+
+class IllegalEvent(DataLoss):
+    """An event that cannot follow what was folded so far, or that this version does not know."""
+
+
+def terminal(phase: ev.RunPhase) -> bool:
+    """Whether a run in this phase has ended for good."""
+    return phase in TERMINAL
+
+
+def fold(events: Iterable[ev.RunEvent]) -> st.RunState:
+    """Folds a whole journal."""
+    folded = RunFold()
+    for event in events:
+        folded.apply(event)
+    return folded.state
+
+
+class RunFold:
+    """A run's state with an index of its plan, advanced event by event.
+
+    The message in `state` belongs to the fold: readers copy it before they keep it.
+    """
+
+    def __init__(self, state: st.RunState | None = None) -> None:
+        self.state = state or st.RunState()
+        self.last_intended: st.NodeRecord | None = None
+        """The step, not a probe, whose attempt was intended last: its page or window is what the session shows."""
+        self._records: dict[str, st.NodeRecord] = {}
+        self._children: defaultdict[str, list[str]] = defaultdict(list)
+        self._tally: defaultdict[str, Counter[ev.NodeState]] = defaultdict(Counter)
+        self._checking: dict[str, st.NodeRecord] = {}
+        self._first_unended: defaultdict[str, int] = defaultdict(int)
+        for record in self.state.nodes:
+            self._index(record)
+        acted = [record for record in self.state.nodes if record.attempts and not record.node.step.probe_of]
+        self.last_intended = max(acted, key=lambda record: record.attempts[-1].intended_seq, default=None)
+
+    def apply(self, event: ev.RunEvent) -> None:
+        """Advances the state by one event.
+
+        Raises:
+            IllegalEvent: when the event is not the next one, or of a kind that this version does not know.
+        """
+        kind = event.body.WhichOneof("kind")
+        if event.seq != self.state.seq + 1:
+            raise IllegalEvent("JOURNAL_GAP", f"event {event.seq} of run {event.run_id} follows event {self.state.seq}")
+        if kind is None and not event.erased:
+            raise IllegalEvent("UNKNOWN_EVENT", f"event {event.seq} of run {event.run_id} is of a kind unknown here")
+        self.state.run_id, self.state.seq, self.state.epoch = event.run_id, event.seq, event.epoch
+        self.state.update_time.CopyFrom(event.time)
+        if kind is not None:
+            _APPLY[kind](self, getattr(event.body, kind), event)
+        self.state.phase = self._phase()
+
+    def node(self, node_id: str) -> st.NodeRecord:
+        """The record of a node; raises IllegalEvent when the plan has no such node."""
+        record = self._records.get(node_id)
+        if record is None:
+            raise IllegalEvent("UNKNOWN_NODE", f"run {self.state.run_id} has no node {node_id!r} in its plan")
+        return record
+
+    def children(self, node_id: str) -> tuple[st.NodeRecord, ...]:
+        """The nodes directly below a group, in the order in which they were planned; "" stands for the whole plan."""
+        return tuple(self._records[child] for child in self._children[node_id])
+
+    def descendants(self, node_id: str) -> Iterator[st.NodeRecord]:
+        """Every node below a group, parents first."""
+        for child in self.children(node_id):
+            yield child
+            yield from self.descendants(child.node.node_id)
+
+    def unended(self, group_id: str) -> Iterator[st.NodeRecord]:
+        """The nodes directly below a group that are not done with, probes left out, in order."""
+        children = self._children[group_id]
+        position = self._first_unended[group_id]
+        while position < len(children) and self._records[children[position]].state in ENDED:
+            position += 1
+        self._first_unended[group_id] = position
+        for child in children[position:]:
+            record = self._records[child]
+            if record.state not in ENDED and not record.node.step.probe_of:
+                yield record
+
+    def checking(self) -> list[st.NodeRecord]:
+        """Steps whose outcome is being checked: probes first, since what they saw decides about the others."""
+        return sorted(self._checking.values(), key=lambda record: not record.node.step.probe_of)
+
+    def attempt(self, step_id: str, number: int) -> st.AttemptRecord | None:
+        """One attempt at a step, or nothing when it was never intended or judged."""
+        attempts = self.node(step_id).attempts
+        return attempts[number - 1] if 0 < number <= len(attempts) else None
+
+    def open_attempts(self) -> Iterator[tuple[st.NodeRecord, st.AttemptRecord]]:
+        """Attempts whose intent is open: at most one for each session."""
+        if self.state.counts.open_intents:
+            for record in self.state.nodes:
+                if record.attempts and record.attempts[-1].open:
+                    yield record, record.attempts[-1]
+
+    def _index(self, record: st.NodeRecord) -> None:
+        self._records[record.node.node_id] = record
+        self._note(record)
+        self._children[record.node.parent_id].append(record.node.node_id)
+        if not record.node.step.probe_of:
+            self._tally[record.node.parent_id][record.state] += 1
+
+    def _set(self, record: st.NodeRecord, state: ev.NodeState) -> None:
+        if record.state == state:
+            return
+        counts = self.state.counts
+        if record.node.HasField("step") and not record.node.step.probe_of:
+            counts.steps_succeeded += (state == ev.NODE_STATE_SUCCEEDED) - (record.state == ev.NODE_STATE_SUCCEEDED)
+        if record.node.HasField("step"):
+            counts.uncertain += (state == ev.NODE_STATE_UNCERTAIN) - (record.state == ev.NODE_STATE_UNCERTAIN)
+        before, record.state = record.state, state
+        self._note(record)
+        if not record.node.step.probe_of:
+            tally = self._tally[record.node.parent_id]
+            tally[before] -= 1
+            tally[state] += 1
+            self._refresh(record)
+
+    def _note(self, record: st.NodeRecord) -> None:
+        """Keeps the short lists that owners ask for."""
+        if record.state == ev.NODE_STATE_CHECKING:
+            self._checking[record.node.node_id] = record
+        else:
+            self._checking.pop(record.node.node_id, None)
+        if record.state not in ENDED:
+            self._first_unended[record.node.parent_id] = 0
+
+    def _refresh(self, child: st.NodeRecord) -> None:
+        """Lets the group above a changed node follow it."""
+        parent_id = child.node.parent_id
+        if not parent_id:
+            if _aborts(child):
+                self._skip_pending("")
+            return
+        parent = self.node(parent_id)
+        if _aborts(child) and parent.state not in ENDED:
+            parent.reason, parent.signature = child.reason, child.signature
+            self._set(parent, child.state)
+            self._skip_pending(parent_id)
+            return
+        if parent.state in ENDED and child.state == ev.NODE_STATE_SKIPPED:
+            return
+        self._set(parent, group_state(self._tally[parent_id], parent.state))
+
+    def _skip_pending(self, group_id: str) -> None:
+        for record in self.descendants(group_id):
+            if record.state == ev.NODE_STATE_PENDING:
+                record.reason = "not tried, because of a failure before it"
+                self._set(record, ev.NODE_STATE_SKIPPED)
+
+    def _phase(self) -> ev.RunPhase:
+        state = self.state
+        if state.phase in TERMINAL:
+            return state.phase
+        if state.cancel_wanted:
+            return ev.RUN_PHASE_CANCELLING
+        if state.pause_wanted:
+            return ev.RUN_PHASE_PAUSING if state.counts.open_intents else ev.RUN_PHASE_PAUSED
+        if state.blocked_reason == WAITING_FOR_PERSON:
+            return ev.RUN_PHASE_WAITING
+        return ev.RUN_PHASE_RUNNING if state.node_id else ev.RUN_PHASE_QUEUED
+
+    def _run_created(self, body: ev.RunCreated, event: ev.RunEvent) -> None:
+        state = self.state
+        state.mission_id, state.tenant, state.actor = body.mission_id, body.tenant, body.actor
+        state.template_version, state.fold_version, state.ordinal = (
+            body.template_version,
+            body.fold_version,
+            body.ordinal,
+        )
+        state.spec.CopyFrom(body.spec)
+        state.create_time.CopyFrom(event.time)
+        state.planning_open = True
+        if body.HasField("parent"):
+            state.parent.CopyFrom(body.parent)
+
+    def _owner_changed(self, body: ev.OwnerChanged, event: ev.RunEvent) -> None:
+        self.state.counts.takeovers += bool(self.state.node_id)
+        self.state.node_id = body.node_id
+
+    def _plan_extended(self, body: ev.PlanExtended, event: ev.RunEvent) -> None:
+        for node in body.nodes:
+            record = self.state.nodes.add(node=node, planner=body.planner, planned_seq=event.seq)
+            record.state = ev.NODE_STATE_PENDING
+            if node.step.HasField("not_before"):
+                record.not_before.CopyFrom(node.step.not_before)
+            self._index(record)
+            if node.HasField("step") and not node.step.probe_of:
+                self.state.counts.steps += 1
+            if node.parent_id and not node.step.probe_of:
+                self._refresh(record)
+        if not any(node.step.probe_of for node in body.nodes):
+            self.state.planning_open = body.more
+
+    def _policy_decided(self, body: ev.PolicyDecided, event: ev.RunEvent) -> None:
+        self._attempt(body.step_id, body.attempt).decision.CopyFrom(body.decision)
+
+    def _step_intended(self, body: ev.StepIntended, event: ev.RunEvent) -> None:
+        attempt = self._attempt(body.step_id, body.attempt)
+        attempt.worker_id, attempt.journal_id = body.worker_id, body.journal_id
+        attempt.action_digest, attempt.effect_class = body.action_digest, body.effect_class
+        attempt.approval_id, attempt.epoch, attempt.intended_seq = body.approval_id, event.epoch, event.seq
+        attempt.intend_time.CopyFrom(event.time)
+        attempt.open, attempt.withdrawn = True, False
+        self.state.counts.attempts += 1
+        self.state.counts.open_intents += 1
+        if body.approval_id:
+            self._approval(body.approval_id).state = ev.APPROVAL_STATE_CONSUMED
+        record = self.node(body.step_id)
+        if not record.node.step.probe_of:
+            self.last_intended = record
+        self._set(record, ev.NODE_STATE_RUNNING)
+
+    def _step_withdrawn(self, body: ev.StepWithdrawn, event: ev.RunEvent) -> None:
+        attempt = self._attempt(body.step_id, body.attempt)
+        self._close(attempt)
+        attempt.withdrawn, attempt.effect, attempt.message = True, eff.EFFECT_NONE, body.reason
+        self._set(self.node(body.step_id), ev.NODE_STATE_PENDING)
+
+    def _step_finished(self, body: ev.StepFinished, event: ev.RunEvent) -> None:
+        attempt, outcome = self._attempt(body.step_id, body.attempt), body.outcome
+        self._close(attempt)
+        attempt.status, attempt.effect = outcome.status, outcome.effect
+        attempt.message, attempt.outcome_reason, attempt.finished_seq = outcome.message, outcome.reason, event.seq
+        attempt.finish_time.CopyFrom(event.time)
+        del attempt.blobs[:]
+        attempt.blobs.extend(outcome.blobs)
+        self.state.counts.lost_attempts += outcome.status == act.OUTCOME_STATUS_LOST
+        self._set(self.node(body.step_id), ev.NODE_STATE_CHECKING)
+
+    def _step_validated(self, body: ev.StepValidated, event: ev.RunEvent) -> None:
+        record, attempt = self.node(body.step_id), self._attempt(body.step_id, body.attempt)
+        del attempt.findings[:]
+        attempt.findings.extend(body.findings)
+        attempt.holds = body.holds
+        if body.holds == plan.HOLDS_YES:
+            self._set(record, ev.NODE_STATE_SUCCEEDED)
+        elif body.holds == plan.HOLDS_NO and attempt.status == act.OUTCOME_STATUS_OK:
+            self.state.counts.false_successes += 1
+
+    def _step_retried(self, body: ev.StepRetried, event: ev.RunEvent) -> None:
+        record = self.node(body.step_id)
+        record.reason = body.reason
+        record.not_before.CopyFrom(body.not_before)
+        self._set(record, ev.NODE_STATE_PENDING)
+
+    def _group_restarted(self, body: ev.GroupRestarted, event: ev.RunEvent) -> None:
+        group = self.node(body.node_id)
+        group.restarts, group.reason = body.restart, body.reason
+        group.not_before.CopyFrom(body.not_before)
+        for record in self.descendants(body.node_id):
+            record.attempts_before_restart = len(record.attempts)
+            if not record.node.step.probe_of:
+                record.ClearField("not_before")
+                self._set(record, ev.NODE_STATE_PENDING)
+
+    def _node_settled(self, body: ev.NodeSettled, event: ev.RunEvent) -> None:
+        record = self.node(body.node_id)
+        record.reason, record.signature = body.reason, body.signature
+        self._set(record, body.state)
+
+    def _approval_requested(self, body: ev.ApprovalRequested, event: ev.RunEvent) -> None:
+        self.state.approvals.add(
+            approval_id=body.approval_id,
+            step_id=body.step_id,
+            action_digest=body.action_digest,
+            summary=body.summary,
+            state=ev.APPROVAL_STATE_PENDING,
+            reasons=body.decision.reasons,
+            policy_ids=body.decision.policy_ids,
+            expire_time=body.expire_time,
+            request_time=event.time,
+        )
+        self.state.counts.approvals += 1
+        self._set(self.node(body.step_id), ev.NODE_STATE_WAITING)
+
+    def _approval_decided(self, body: ev.ApprovalDecided, event: ev.RunEvent) -> None:
+        approval = self._approval(body.approval_id)
+        approval.state, approval.actor, approval.note = body.state, body.actor, body.note
+        approval.decide_time.CopyFrom(event.time)
+        record = self.node(approval.step_id)
+        if body.state == ev.APPROVAL_STATE_GRANTED and record.state == ev.NODE_STATE_WAITING:
+            self._set(record, ev.NODE_STATE_PENDING)
+
+    def _command_applied(self, body: ev.CommandApplied, event: ev.RunEvent) -> None:
+        state, kind = self.state, body.command.WhichOneof("kind")
+        if kind == "pause":
+            state.pause_wanted = True
+        elif kind == "resume":
+            state.pause_wanted = False
+        elif kind == "cancel":
+            state.cancel_wanted, state.cancel_reason = True, body.command.cancel.reason
+        elif kind == "steer":
+            state.steering.append(body.command.steer.message)
+        elif kind == "priority":
+            state.priority = body.command.priority.priority
+        elif kind == "deadline":
+            state.deadline.CopyFrom(body.command.deadline.deadline)
+
+    def _step_uncertain(self, body: ev.StepUncertain, event: ev.RunEvent) -> None:
+        record = self.node(body.step_id)
+        attempt = self._attempt(body.step_id, body.attempt)
+        if attempt.open:
+            self._close(attempt)
+            attempt.effect = eff.EFFECT_UNKNOWN
+        record.reason = body.known
+        self._set(record, ev.NODE_STATE_UNCERTAIN)
+
+    def _uncertainty_resolved(self, body: ev.UncertaintyResolved, event: ev.RunEvent) -> None:
+        record = self.node(body.step_id)
+        self._attempt(body.step_id, body.attempt).effect = body.effect
+        record.reason = body.note
+        self._set(record, ev.NODE_STATE_SUCCEEDED if body.effect == eff.EFFECT_DONE else ev.NODE_STATE_PENDING)
+
+    def _run_blocked(self, body: ev.RunBlocked, event: ev.RunEvent) -> None:
+        self.state.blocked_reason, self.state.blocked_detail = body.reason, body.detail
+
+    def _run_unblocked(self, body: ev.RunUnblocked, event: ev.RunEvent) -> None:
+        self.state.blocked_reason = self.state.blocked_detail = ""
+
+    def _artifact_recorded(self, body: ev.ArtifactRecorded, event: ev.RunEvent) -> None:
+        self.state.artifacts.append(body)
+
+    def _run_finished(self, body: ev.RunFinished, event: ev.RunEvent) -> None:
+        state = self.state
+        state.phase, state.summary, state.reason = body.phase, body.summary, body.reason
+        state.finish_time.CopyFrom(event.time)
+        state.blocked_reason = state.blocked_detail = ""
+        state.planning_open = False
+
+    def _model_call_intended(self, body: ev.ModelCallIntended, event: ev.RunEvent) -> None:
+        self.state.counts.model_calls += 1
+
+    def _model_call_finished(self, body: ev.ModelCallFinished, event: ev.RunEvent) -> None:
+        self.state.counts.cost_microusd += body.cost_microusd
+
+    def _unchanged(self, body: object, event: ev.RunEvent) -> None:
+        """For events that are evidence and change no state of the run."""
+
+    def _attempt(self, step_id: str, number: int) -> st.AttemptRecord:
+        attempts = self.node(step_id).attempts
+        if number == len(attempts) + 1:
+            return attempts.add(attempt=number)
+        if not 0 < number <= len(attempts):
+            raise IllegalEvent("ATTEMPT_GAP", f"step {step_id} has {len(attempts)} attempts and none numbered {number}")
+        return attempts[number - 1]
+
+    def _approval(self, approval_id: str) -> st.ApprovalRecord:
+        for approval in self.state.approvals:
+            if approval.approval_id == approval_id:
+                return approval
+        raise IllegalEvent("UNKNOWN_APPROVAL", f"run {self.state.run_id} never asked {approval_id!r}")
+
+    def _close(self, attempt: st.AttemptRecord) -> None:
+        self.state.counts.open_intents -= attempt.open
+        attempt.open = False
+
+
+_APPLY: dict[str, Callable[[RunFold, object, ev.RunEvent], None]] = {
+    field.name: getattr(RunFold, f"_{field.name}", RunFold._unchanged)  # pyright: ignore[reportPrivateUsage] -- the table of this very class
+    for field in ev.EventBody.DESCRIPTOR.fields
+}
+
+
+def _aborts(record: st.NodeRecord) -> bool:
+    """Whether the end of this node ends the group above it."""
+    if record.state not in (ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED):
+        return False
+    return record.node.HasField("step") or record.node.group.on_failure != plan.ON_FAILURE_CONTINUE
+
+
+def has_verdict(attempt: st.AttemptRecord, verdict: pol.Verdict) -> bool:
+    """Whether policy said this of an attempt."""
+    return attempt.decision.verdict == verdict

@@ -91,8 +91,7 @@ class Schemas:
         """Schema of one field with its constraints and its comment."""
         schema = self.map(field) if is_map(field) else self.list(field) if field.is_repeated else self.bounded(field)
         if may_be_zero(field) and "enum" not in schema:
-            zero_or_bounded: list[JsonValue] = [{"const": field.default_value}, schema]
-            schema = {"anyOf": zero_or_bounded}
+            schema = zero_or(field.default_value, schema)
         schema |= behaviour(field)
         if description := " ".join([self.comments.get(field.full_name, ""), *sentences(field)]).strip():
             schema["description"] = description
@@ -127,6 +126,11 @@ class Schemas:
         if field.message_type is not None:
             return self.reference(field.message_type)
         return dict(SCALARS[field.type])
+
+
+def zero_or(zero: JsonValue, schema: JsonObject) -> JsonObject:
+    """Schema of a value that may be left at zero though its other values are bounded."""
+    return {"anyOf": [{"const": zero}, schema]}
 
 
 def message_type(field: FieldDescriptor) -> Descriptor:

@@ -7,7 +7,7 @@ Standard library only, so that the pure core may raise them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 
 class SkyError(Exception):
@@ -23,6 +23,13 @@ class SkyError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} [{self.reason}]"
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What went wrong first, out of the wrapping of however many TaskGroups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
 
 
 @dataclass(frozen=True, slots=True)

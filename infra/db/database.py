@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from infra.db.engine import reading_engine, writing_engine
-from infra.db.failure import corrupt, end_process, os_failure, storage_failure
-from infra.db.lock import held
+from infra.db.failure import corrupt, end_process, storage_failure
 from infra.db.migrate import upgrade
 from infra.db.writer import BatchHandler, Writer
+from infra.disk import explained, held
 from infra.errors import SkyError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._snapshot, run)
 
     def _snapshot(self, run: Callable[[Connection], ResultT]) -> ResultT:
-        with _explained(self.path), self._readers.connect() as connection:
+        with _sound(self.path), self._readers.connect() as connection:
             connection.exec_driver_sql("BEGIN")
             try:
                 return run(connection)
@@ -85,12 +86,13 @@ async def open_database(
 ) -> AsyncGenerator[Database]:
     """Hold, check, migrate and serve the database at `path` until the block ends.
 
-    Raises Precondition DATA_IN_USE, DATABASE_UNWRITABLE or DATABASE_TOO_NEW, DataLoss DATABASE_CORRUPT, and
+    Raises Precondition DATA_IN_USE, DATA_UNWRITABLE or DATABASE_TOO_NEW, DataLoss DATABASE_CORRUPT, and
     Exhausted DISK_FULL.
     `on_fatal` is called in the writer thread when storage fails in a way that leaves the outcome unknown.
     """
     chosen = settings or DatabaseSettings()
-    _make_folder(path)
+    with explained(path.parent):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with held(path.with_name(path.name + ".lock")):
         connection = await asyncio.to_thread(_prepare, path, chosen)
         try:
@@ -123,15 +125,8 @@ async def _serve(
         readers.dispose()
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as failure:
-        raise os_failure(failure, path.parent) from failure
-
-
 def _prepare(path: Path, settings: DatabaseSettings) -> Connection:
-    with _explained(path):
+    with _sound(path):
         # Made here so that nobody else may read it; SQLite gives the -wal and -shm files the same mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         engine = writing_engine(path, busy_ms=settings.busy_ms, synchronous=settings.synchronous)
@@ -163,16 +158,13 @@ def _finish(connection: Connection) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Generator[None]:
-    """Turn errors of the driver and the operating system into what a person can act on."""
-    try:
-        yield
-    except OSError as failure:
-        raise os_failure(failure, path) from failure
-    except SkyError:
-        raise
-    except Exception as error:
-        failure = storage_failure(error, path)
-        if failure is None:
-            raise
-        raise failure from error
+def _sound(path: Path) -> Generator[None]:
+    """Turn failures of storage into what a person can act on."""
+    with explained(path):
+        try:
+            yield
+        except DBAPIError as error:
+            failure = storage_failure(error, path)
+            if failure is None:
+                raise
+            raise failure from error

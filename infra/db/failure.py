@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
 from infra.db.engine import DriverError
-from infra.errors import DataLoss, Exhausted, Precondition, SkyError, Unavailable
+from infra.disk import disk_full, unwritable
+from infra.errors import DataLoss, SkyError, Unavailable
 
 EXIT_IO_ERROR = 74  # EX_IOERR of sysexits.h
 
@@ -22,9 +22,12 @@ _PRIMARY = 0xFF
 
 
 def storage_failure(error: BaseException, path: Path) -> SkyError | None:
-    """The error as a person should see it when storage itself failed; None when only the data of one write is wrong."""
-    driver = _driver_error(error)
-    if driver is None:
+    """The error as a person should see it when storage itself failed; None when only the data of one write is wrong.
+
+    Unavailable (busy) and Exhausted (full) mean that nothing was written; after any other one, nobody knows.
+    """
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(driver, DriverError):
         return None
     code = getattr(driver, "sqlite_errorcode", 0) & _PRIMARY
     if code in _BUSY:
@@ -34,16 +37,8 @@ def storage_failure(error: BaseException, path: Path) -> SkyError | None:
     if code in _CORRUPT:
         return corrupt(path, str(driver))
     if code in _STORAGE:
-        name = getattr(driver, "sqlite_errorname", "SQLITE_IOERR")
-        return unwritable(path, f"{driver} ({name})")
+        return unwritable(path, f"{driver} ({getattr(driver, 'sqlite_errorname', code)})")
     return None
-
-
-def os_failure(error: OSError, path: Path) -> SkyError:
-    """An operating-system error on the way to a file, as a person should see it."""
-    if error.errno in (ENOSPC, EDQUOT):
-        return disk_full(path)
-    return unwritable(path, error.strerror or str(error))
 
 
 def busy(path: Path) -> Unavailable:
@@ -56,30 +51,12 @@ def busy(path: Path) -> Unavailable:
     )
 
 
-def disk_full(path: Path) -> Exhausted:
-    """The file system, or a quota on it, has no room."""
-    return Exhausted(
-        "DISK_FULL",
-        f"no space left to write {path}: free space on that file system and try again; nothing acknowledged is lost",
-        path=str(path),
-    )
-
-
 def corrupt(path: Path, detail: str) -> DataLoss:
     """The file is damaged or no database."""
     return DataLoss(
         "DATABASE_CORRUPT",
         f"{path} is not a sound SQLite database ({detail}). Restore it from a backup, or move it and its -wal and -shm "
-        "files away to start with an empty journal",
-        path=str(path),
-    )
-
-
-def unwritable(path: Path, detail: str) -> Precondition:
-    """The file or its folder cannot be used."""
-    return Precondition(
-        "DATABASE_UNWRITABLE",
-        f"cannot write {path}: {detail}. Make its folder writable for this user, or set SKYAGENT_DATA_DIR to another",
+        "files away to start with an empty one",
         path=str(path),
     )
 
@@ -98,8 +75,3 @@ def end_process(failure: SkyError) -> None:
     sys.stderr.write(f"skyagent: {failure}\nskyagent: the process ends, because what was being written is not known\n")
     sys.stderr.flush()
     os._exit(EXIT_IO_ERROR)
-
-
-def _driver_error(error: BaseException) -> sqlite3.Error | None:
-    inner = error.orig if isinstance(error, DBAPIError) else error
-    return inner if isinstance(inner, DriverError) else None

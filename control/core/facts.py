@@ -72,7 +72,7 @@ def single_actions(action: Action) -> Iterator[Action]:
 def host_of(address: str) -> str:
     """Host of an http(s) address in lower case and ASCII, with the port when it is not the scheme's own; else ""."""
     parts = _split(address)
-    return _host(parts) if parts else ""
+    return _host(parts) if parts and parts.scheme.lower() in _DEFAULT_PORTS else ""
 
 
 def _singles(action: Action, depth: int) -> Iterator[Action]:

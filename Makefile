@@ -1,0 +1,58 @@
+# Every target prepares what it needs by itself (infra/bootstrap), and takes no time for that when nothing is missing.
+PYTHON ?= python3
+APPROVE ?=# y or n answers the proof's question where nobody can type; empty asks
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+RELEASE = $(or $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null),HEAD)
+PIN = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
+      --custom-compile-command 'make lock' --output-file requirements
+
+.PHONY: run setup test check gen bench up down clean lock
+.NOTPARALLEL:
+
+run: # the proof mission, live; `make run APPROVE=y` where there is no terminal
+	@$(PYTHON) -m infra.bootstrap run
+	@python -m evals.end_to_end.proof $(if $(APPROVE),--approve $(APPROVE))
+
+setup: # everything that the other targets need
+	@$(PYTHON) -m infra.bootstrap test
+
+test: check # everything that CI runs
+	pytest
+
+check: setup # everything that needs no running part
+	ruff check
+	ruff format --check
+	pyright
+	lint-imports
+	buf lint
+	buf format --diff --exit-code --path protos/skyagent
+	buf breaking --against '.git#ref=$(RELEASE)'
+	python protos/generate.py --check
+
+gen: setup # what is derived from the contracts
+	buf format --write --path protos/skyagent
+	python protos/generate.py --all
+
+bench: bench-journal bench-mesh
+
+bench-%: # a table, and build/bench/NAME.json
+	@$(PYTHON) -m infra.bootstrap bench
+	@python tests/peers/$*.py
+
+up:
+	@$(PYTHON) -m infra.bootstrap run
+	@skyagent up
+
+down:
+	@skyagent down
+
+clean: # all that can be made again
+	rm -rf .venv build dist dashboard/dist dashboard/node_modules .ruff_cache .pytest_cache .hypothesis
+
+lock: setup # exact versions with hashes; ADD=--upgrade takes the newest
+	$(PIN)/uv.txt $(ADD) requirements/uv.in
+	$(PIN)/run.txt $(ADD) pyproject.toml --extra evals --group build
+	$(PIN)/test.txt $(ADD) --constraints requirements/run.txt pyproject.toml --extra evals --group build --group dev
+	$(PIN)/bench.txt $(ADD) --constraints requirements/test.txt pyproject.toml --extra evals --group build --group dev --group bench

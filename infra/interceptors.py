@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Final, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -34,9 +34,11 @@ from skyagent.common.v1 import options_pb2 as options
 
 _Q = TypeVar("_Q")
 _R = TypeVar("_R")
-_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[_Q, _R] | None]]
-_Handler = grpc.RpcMethodHandler[object, object]
-Context = grpc.aio.ServicerContext[object, object]
+if TYPE_CHECKING:  # grpc's classes are generic in their stubs only
+    Context = grpc.aio.ServicerContext[object, object]
+    _Handler = grpc.RpcMethodHandler[object, object]
+    _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[_Q, _R] | None]]
+    _Maker = Callable[..., _Handler]
 Permissions = Mapping[str, options.Permission.ValueType]
 """Full method path, as in "/skyagent.run.v1.RunService/GetRun", to the permission that it needs."""
 
@@ -188,7 +190,6 @@ class _Method:
     request_streaming: bool
 
 
-_Maker = Callable[..., _Handler]
 _MAKERS: Mapping[tuple[bool, bool], _Maker] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,

@@ -46,7 +46,7 @@ class Executor(Protocol):
 
     @property
     def kind(self) -> str:
-        """"browser", "desktop", "workspace", "tool" or "noop"."""
+        """The kind of worker: "browser", "desktop", "workspace", "tool" or "noop"."""
         ...
 
     def actions(self) -> Sequence[str]:

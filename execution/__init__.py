@@ -1,0 +1,1 @@
+"""The execution plane: workers act and never decide. They dial the control plane and need no open port."""

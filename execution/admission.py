@@ -1,0 +1,53 @@
+"""Whether an assigned attempt may begin: what is checked at the last moment before it is journalled."""
+
+from __future__ import annotations
+
+from execution import wire
+from execution.executor import Executor
+from execution.lease import Lease
+from infra.clock import Clock
+from infra.digest import digest_message
+from skyagent.execution.v1 import worker_service_pb2 as pb
+from skyagent.execution.v1.action_pb2 import Outcome
+
+
+class Admission:
+    """Each objection is an outcome with status REFUSED and effect NONE; None means that it may begin."""
+
+    def __init__(self, executor: Executor, lease: Lease, clock: Clock) -> None:
+        self._kind = executor.kind
+        self._supported = frozenset(name.partition("/")[0] for name in executor.actions())
+        self._lease = lease
+        self._clock = clock
+        self._closed = False
+
+    def close(self) -> None:
+        """Nothing begins from now on: the worker is stopping."""
+        self._closed = True
+
+    def objection(self, assign: pb.Assign) -> Outcome | None:
+        """What speaks against beginning now."""
+        if self._closed:
+            return wire.refused("DRAINING", "the worker is stopping: assign this to another")
+        return self._fault(assign) or self._too_late(assign) or self.lapse()
+
+    def lapse(self) -> Outcome | None:
+        """What speaks against an effect that starts now, even after it was journalled as begun."""
+        if self._lease.alive:
+            return None
+        return wire.refused("LEASE_ENDED", "the worker's lease had ended before this could begin")
+
+    def _fault(self, assign: pb.Assign) -> Outcome | None:
+        if fault := wire.fault_of(assign):
+            return wire.refused("INVALID_ACTION", f"the assignment is not valid: {fault}"[:4096])
+        computed = digest_message(assign.action)
+        if computed != assign.action_digest:
+            return wire.refused("DIGEST_MISMATCH", f"the action has digest {computed}, not {assign.action_digest}")
+        if missing := sorted(set(wire.action_names(assign.action)) - self._supported):
+            return wire.refused("UNSUPPORTED_ACTION", f"this {self._kind} worker cannot do {', '.join(missing)}")
+        return None
+
+    def _too_late(self, assign: pb.Assign) -> Outcome | None:
+        if not assign.HasField("deadline") or assign.deadline.ToMilliseconds() > self._clock.now_ms():
+            return None
+        return wire.refused("DEADLINE_PASSED", f"the deadline {assign.deadline.ToJsonString()} had passed")

@@ -1,0 +1,47 @@
+"""A worker that does nothing: for conformance tests of the protocol and for measuring the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from execution.executor import Assignment, BlobSink
+from skyagent.execution.v1 import action_pb2, effect_pb2
+from skyagent.execution.v1.action_pb2 import Action, BatchResult, NoopResult, Outcome
+from skyagent.execution.v1.worker_service_pb2 import Inventory
+
+
+class NoopExecutor:
+    """Returns every payload as it is."""
+
+    kind: Final = "noop"
+
+    def actions(self) -> Sequence[str]:
+        return ("noop/1",)
+
+    async def execute(self, assignment: Assignment, blobs: BlobSink, progress: Callable[[str], None]) -> Outcome:
+        return _echo(assignment.action)
+
+    def inventory(self) -> Inventory:
+        return Inventory()
+
+    async def end_run(self, run_id: str) -> None:
+        pass
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        pass
+
+
+def _echo(action: Action) -> Outcome:
+    outcome = Outcome(status=action_pb2.OUTCOME_STATUS_OK, effect=effect_pb2.EFFECT_NONE)
+    if action.HasField("batch"):
+        outcome.batch.CopyFrom(BatchResult(outcomes=map(_echo, action.batch.actions)))
+    else:
+        outcome.noop.CopyFrom(NoopResult(payload=action.noop.payload))
+    return outcome

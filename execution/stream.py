@@ -1,0 +1,163 @@
+"""One Control stream: frames numbered and acknowledged both ways, one task that reads and one that writes.
+
+A stream carries no state that another could need: what it loses is told again from the worker's journal on the next.
+So frames are numbered to notice a loss and to know what arrived, and none is ever replayed by number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from grpc.aio import AioRpcError, StreamStreamCall
+
+from infra.clock import Clock
+from infra.errors import DeadlineExceeded, Internal, SkyError, Unavailable
+from infra.ids import Ids
+from infra.status import from_rpc_error
+from skyagent.execution.v1 import worker_service_pb2 as pb
+
+MAX_WAITING = 4096  # frames for the writer; more means that the other side does not read
+HANDSHAKE_DEADLINE = 10.0  # seconds from dialling to Welcome
+
+Call = StreamStreamCall[pb.ControlRequest, pb.ControlResponse]
+
+
+class ControlStream:
+    """A call from Hello to its end."""
+
+    def __init__(self, call: Call, clock: Clock) -> None:
+        self._call = call
+        self._clock = clock
+        self._outbox: asyncio.Queue[pb.ControlRequest | None] = asyncio.Queue(MAX_WAITING)
+        self._sent_seq = 0
+        self._applied_seq = 0
+        self._expired = False
+        self._ended = asyncio.Event()
+
+    async def greet(self, hello: pb.Hello) -> pb.Welcome:
+        """Says Hello and waits for Welcome, which must be the first frame down. Raises what was answered instead."""
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self._expire())
+            answer = await self._handshake(pb.ControlRequest(hello=hello))
+            watch.cancel()
+        if isinstance(answer, SkyError):
+            raise answer
+        return answer
+
+    def send(self, frame: pb.ControlRequest) -> None:
+        """A frame that matters. When the other side does not read, the stream ends: the next one tells it again."""
+        try:
+            self._outbox.put_nowait(frame)
+        except asyncio.QueueFull:
+            self.close()
+
+    def offer(self, frame: pb.ControlRequest) -> None:
+        """A frame that may be dropped, for instance progress."""
+        if self._outbox.qsize() < MAX_WAITING // 2:
+            self._outbox.put_nowait(frame)
+
+    async def finish(self) -> None:
+        """Says nothing more after what was said so far, and returns when the control plane has ended the stream."""
+        self._outbox.put_nowait(None)
+        await self._ended.wait()
+
+    def close(self) -> None:
+        """Ends it now."""
+        self._call.cancel()
+
+    async def converse(
+        self, apply: Callable[[pb.ControlResponse], None], sent: Callable[[pb.ControlRequest], None]
+    ) -> None:
+        """Gives every new frame to `apply` until the stream ends. Raises what ended it; returns when it ended in order.
+
+        `sent` is told of each own frame once it was handed to the network.
+        """
+        async with asyncio.TaskGroup() as group:
+            writer = group.create_task(self._write(sent))
+            failure = await self._read(apply)
+            self._ended.set()
+            writer.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _handshake(self, hello: pb.ControlRequest) -> pb.Welcome | SkyError:
+        try:
+            await self._put(hello)
+            frame = await self._call.read()
+        except (AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError) as error:
+            return self._ended_by(error)
+        if not isinstance(frame, pb.ControlResponse) or frame.WhichOneof("frame") != "welcome":
+            return Internal("NO_WELCOME", "the control plane did not answer Hello by Welcome; is it another service?")
+        self._applied_seq = frame.seq
+        return frame.welcome
+
+    async def _expire(self) -> None:
+        await self._clock.sleep(HANDSHAKE_DEADLINE)
+        self._expired = True
+        self.close()
+
+    async def _read(self, apply: Callable[[pb.ControlResponse], None]) -> SkyError | None:
+        # No timeout around a read and no cancelled read but the last: each leaks in grpc.aio (grpc/grpc#43360).
+        while True:
+            try:
+                frame = await self._call.read()
+            except (AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError) as error:
+                return self._ended_by(error)
+            if not isinstance(frame, pb.ControlResponse):
+                return None
+            if frame.seq <= self._applied_seq:
+                continue
+            if frame.seq != self._applied_seq + 1:
+                self.close()
+                return Internal(
+                    "FRAME_LOST", f"frame {self._applied_seq + 1} is missing: frame {frame.seq} came instead"
+                )
+            apply(frame)
+            self._applied_seq = frame.seq
+
+    async def _write(self, sent: Callable[[pb.ControlRequest], None]) -> None:
+        try:
+            while (frame := await self._outbox.get()) is not None:
+                await self._put(frame)
+                sent(frame)
+            await self._call.done_writing()
+        except (AioRpcError, asyncio.InvalidStateError):
+            self.close()  # the reader learns why
+
+    async def _put(self, frame: pb.ControlRequest) -> None:
+        self._sent_seq += 1
+        frame.seq, frame.ack = self._sent_seq, self._applied_seq
+        await self._call.write(frame)
+
+    def _ended_by(self, error: AioRpcError | asyncio.InvalidStateError | asyncio.CancelledError) -> SkyError:
+        if isinstance(error, AioRpcError):
+            return from_rpc_error(error)
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise error  # it is this task that is cancelled, not only the call
+        if self._expired:
+            return DeadlineExceeded("NO_WELCOME", f"no Welcome within {HANDSHAKE_DEADLINE:g} s of dialling")
+        return Unavailable("STREAM_CLOSED", "the stream was closed on this side")
+
+
+class Backoff:
+    """How long to wait before dialling again: doubling from 50 ms to 2 s, jittered."""
+
+    FIRST = 0.05
+    LONGEST = 2.0
+
+    def __init__(self, clock: Clock, ids: Ids) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._failures = 0
+
+    async def wait(self) -> None:
+        """Returns when it is time to dial."""
+        longest = min(self.LONGEST, self.FIRST * 2**self._failures)
+        self._failures = min(self._failures + 1, 16)
+        await self._clock.sleep(longest * (0.5 + self._ids.fraction() / 2))
+
+    def forget(self) -> None:
+        """A stream held: the next failure is the first."""
+        self._failures = 0

@@ -1,0 +1,188 @@
+"""From a step that may be tried to an attempt that a worker has been told: judged, asked, intended, assigned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+
+from control.core.moves import Attempt
+from control.journal import ApprovalUse, NewApproval
+from control.orchestrator.judging import Judge
+from control.orchestrator.ledger import Also, Ledger
+from control.orchestrator.links import Key, WorkerLink, WorkerLinks
+from infra.clock import Clock
+from infra.digest import digest_message
+from infra.ids import Ids
+from infra.telemetry import Telemetry
+from skyagent.execution.v1 import action_pb2 as act
+from skyagent.execution.v1 import browser_pb2 as br
+from skyagent.execution.v1 import worker_service_pb2 as wire
+from skyagent.policy.v1 import decision_pb2 as pol
+from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import state_pb2 as st
+
+STEP_DEADLINE_MS = 120_000
+DEFAULT_APPROVAL_TTL_MS = 15 * 60_000
+_SHOWN_FIELDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class NoWorker(Exception):
+    """No worker of this kind has room."""
+
+    kind: str
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Carries out attempts of one run."""
+
+    ledger: Ledger
+    links: WorkerLinks
+    judge: Judge
+    clock: Clock
+    ids: Ids
+    telemetry: Telemetry
+
+    async def start(self, move: Attempt, basis: int) -> None:
+        """Takes an attempt as far as it may go now: to its Assign, to a question, or to a refusal.
+
+        Raises:
+            NoWorker: nobody can do it now.
+            PolicyUnavailable: nobody can say whether it may be done.
+            ControlMoved: a command came in between.
+        """
+        step = move.record.node.step
+        digest = digest_message(step.action)
+        dry = self.ledger.state.spec.dry_run
+        link = None if dry else self._worker(move.record)
+        approval = move.approval if move.approval and move.approval.action_digest == digest else None
+        decision = await self.judge.decide(
+            self.ledger, move.record, approved=approval is not None, now_ms=self.clock.now_ms()
+        )
+        decided = _decided(move, decision)
+        if dry:
+            await self.ledger.commit((decided, _judged_only(move.record, decision)), basis=basis)
+        elif decision.verdict == pol.VERDICT_ALLOW and link is not None:
+            await self._intend(move, link, digest, decided, approval, basis)
+        elif decision.verdict == pol.VERDICT_ASK:
+            await self._ask(move, digest, decision, basis)
+        else:
+            await self.ledger.commit((*self._unblocked(), decided, _refused(move.record, decision)), basis=basis)
+
+    def assign(self, link: WorkerLink, record: st.NodeRecord, attempt: st.AttemptRecord) -> None:
+        """Sends an attempt whose intent is durable. The same key may be sent again: only a new one executes."""
+        state, action = self.ledger.state, record.node.step.action
+        key = Key(state.run_id, record.node.node_id, attempt.attempt)
+        with self.telemetry.step_span(state.run_id, f"assign {record.node.title}", step_id=key.step_id) as span:
+            assign = wire.Assign(
+                key=key.on_wire(self.ledger.fence),
+                action=action,
+                action_digest=attempt.action_digest,
+                decision_id=attempt.decision.decision_id,
+                traceparent=span.traceparent,
+                tenant=state.tenant,
+                allowed_hosts=state.spec.allowed_hosts,
+            )
+        assign.deadline.FromMilliseconds(self.clock.now_ms() + STEP_DEADLINE_MS)
+        link.assign(key, assign)
+
+    def _worker(self, record: st.NodeRecord) -> WorkerLink:
+        kind = record.node.step.action.WhichOneof("kind") or ""
+        if kind == "batch":
+            kind = record.node.step.action.batch.actions[0].WhichOneof("kind") or ""
+        before = self.ledger.folded.last_intended
+        preferred = before.attempts[-1].worker_id if before is not None else ""
+        link = self.links.pick(kind, preferred)
+        if link is None:
+            raise NoWorker(kind, self.links.connected(kind))
+        return link
+
+    async def _intend(
+        self,
+        move: Attempt,
+        link: WorkerLink,
+        digest: str,
+        decided: ev.EventBody,
+        approval: st.ApprovalRecord | None,
+        basis: int,
+    ) -> None:
+        intended = ev.StepIntended(
+            step_id=move.record.node.node_id,
+            attempt=move.number,
+            worker_id=link.worker_id,
+            journal_id=link.journal_id,
+            action_digest=digest,
+            effect_class=move.record.node.step.action.effect_class,
+            decision_id=decided.policy_decided.decision.decision_id,
+            approval_id=approval.approval_id if approval else "",
+        )
+        consume = ApprovalUse(approval.approval_id, digest) if approval else None
+        events = (*self._unblocked(), decided, ev.EventBody(step_intended=intended))
+        if await self.ledger.commit(events, Also(under_control=True, consume=consume), basis=basis):
+            self.assign(link, move.record, move.record.attempts[move.number - 1])
+
+    async def _ask(self, move: Attempt, digest: str, decision: pol.Decision, basis: int) -> None:
+        approval_id, summary = self.ids.ulid(), _summary(self.ledger, move.record)
+        expires_ms = self.clock.now_ms() + self._ttl_ms(decision)
+        asked = ev.ApprovalRequested(
+            approval_id=approval_id,
+            step_id=move.record.node.node_id,
+            action_digest=digest,
+            summary=summary,
+            decision=decision,
+        )
+        asked.expire_time.FromMilliseconds(expires_ms)
+        body = asked.SerializeToString(deterministic=True)
+        question = NewApproval(approval_id, move.record.node.node_id, digest, expires_ms, body)
+        events = (*self._unblocked(), _decided(move, decision), ev.EventBody(approval_requested=asked))
+        await self.ledger.commit(events, Also(under_control=True, questions=(question,)), basis=basis)
+
+    def _ttl_ms(self, decision: pol.Decision) -> int:
+        own = _ms(self.ledger.state.spec.limits.approval_ttl)
+        ruled = [_ms(obligation.ttl) for obligation in decision.obligations if obligation.HasField("ttl")]
+        return own or min(ruled, default=DEFAULT_APPROVAL_TTL_MS)
+
+    def _unblocked(self) -> Sequence[ev.EventBody]:
+        reason = self.ledger.state.blocked_reason
+        return (ev.EventBody(run_unblocked=ev.RunUnblocked(reason=reason)),) if reason else ()
+
+
+def _decided(move: Attempt, decision: pol.Decision) -> ev.EventBody:
+    event = ev.PolicyDecided(step_id=move.record.node.node_id, attempt=move.number, decision=decision)
+    return ev.EventBody(policy_decided=event)
+
+
+def _judged_only(record: st.NodeRecord, decision: pol.Decision) -> ev.EventBody:
+    verdict = pol.Verdict.Name(decision.verdict).removeprefix("VERDICT_")
+    reason = f"dry run: policy says {verdict}" + (f": {'; '.join(decision.reasons)}" if decision.reasons else "")
+    settled = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_SKIPPED, reason=reason)
+    settled.signature = f"DRY_RUN_{verdict}"
+    return ev.EventBody(node_settled=settled)
+
+
+def _refused(record: st.NodeRecord, decision: pol.Decision) -> ev.EventBody:
+    why = "; ".join([*decision.reasons, *decision.errors]) or "no policy allows it"
+    by = f" ({', '.join(decision.policy_ids)})" if decision.policy_ids else ""
+    settled = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_DENIED, reason=f"denied by policy: {why}{by}")
+    settled.signature = "POLICY_DENIED"
+    return ev.EventBody(node_settled=settled)
+
+
+def _summary(ledger: Ledger, record: st.NodeRecord) -> str:
+    """What will happen, with the values that are about to be sent."""
+    parent = ledger.folded.node(record.node.parent_id).node.title if record.node.parent_id else ""
+    what = f"{record.node.title} {parent}".strip()
+    values = [f"{f.label} = {f.value}" for f in _expected(record.node.step.action)][:_SHOWN_FIELDS]
+    return f"{what}: {', '.join(values)}" if values else what
+
+
+def _expected(action: act.Action) -> Sequence[br.FieldValue]:
+    return action.browser.click.expect
+
+
+def _ms(duration: Duration) -> int:
+    return duration.seconds * 1000 + duration.nanos // 1_000_000

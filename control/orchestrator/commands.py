@@ -1,0 +1,56 @@
+"""What a person's command becomes in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from control.core.run import RunFold
+from control.journal import ApprovalStatus, StoredCommand
+from skyagent.execution.v1 import effect_pb2 as eff
+from skyagent.run.v1 import command_pb2 as cmd
+from skyagent.run.v1 import event_pb2 as ev
+
+_STATES = {
+    ApprovalStatus.GRANTED: ev.APPROVAL_STATE_GRANTED,
+    ApprovalStatus.DENIED: ev.APPROVAL_STATE_DENIED,
+    ApprovalStatus.EXPIRED: ev.APPROVAL_STATE_EXPIRED,
+}
+
+
+def events_of(stored: StoredCommand, folded: RunFold) -> Sequence[ev.EventBody]:
+    """The events that apply a command, CommandApplied first."""
+    command = cmd.Command.FromString(stored.payload)
+    applied = ev.CommandApplied(command_id=stored.cmd_id, actor=stored.actor, command=command)
+    events = [ev.EventBody(command_applied=applied)]
+    if stored.decision is not None:
+        events.append(_decided(stored, stored.actor))
+    if command.HasField("resolve"):
+        events += _resolved(command.resolve, stored.actor, folded)
+    return events
+
+
+def _decided(stored: StoredCommand, actor: str) -> ev.EventBody:
+    decision = stored.decision
+    assert decision is not None
+    state = _STATES[decision.status]
+    by = actor if state != ev.APPROVAL_STATE_EXPIRED else ""
+    decided = ev.ApprovalDecided(approval_id=decision.approval_id, state=state, actor=by, note=decision.note)
+    return ev.EventBody(approval_decided=decided)
+
+
+def _resolved(resolve: cmd.ResolveCommand, actor: str, folded: RunFold) -> list[ev.EventBody]:
+    """A person's word on an uncertain step, or on one whose worker is gone; nothing when it is settled already."""
+    record = folded.node(resolve.step_id)
+    number = len(record.attempts)
+    if record.state == ev.NODE_STATE_RUNNING:
+        known = "the person answered while the worker that began it was away"
+        uncertain = ev.StepUncertain(step_id=resolve.step_id, attempt=number, known=known)
+        return [ev.EventBody(step_uncertain=uncertain), _answer(resolve, actor, number)]
+    return [_answer(resolve, actor, number)] if record.state == ev.NODE_STATE_UNCERTAIN else []
+
+
+def _answer(resolve: cmd.ResolveCommand, actor: str, attempt: int) -> ev.EventBody:
+    effect = eff.EFFECT_DONE if resolve.effect == eff.EFFECT_DONE else eff.EFFECT_NONE
+    answer = ev.UncertaintyResolved(step_id=resolve.step_id, attempt=attempt, effect=effect, source="person")
+    answer.actor, answer.note = actor, resolve.note
+    return ev.EventBody(uncertainty_resolved=answer)

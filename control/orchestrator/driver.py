@@ -1,0 +1,194 @@
+"""Drives one run: applies commands, lets the core choose the next move, carries it out, and waits for what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from control.core.check import Checks
+from control.core.dispatch import next_move
+from control.core.moments import ms_of
+from control.core.moves import Attempt, Finish, Move, OwnStep, Plan, Record, Wait
+from control.core.run import terminal
+from control.journal import ApprovalDecision, ApprovalNotPending, ApprovalStatus, Command, ControlMoved, RunEnded
+from control.orchestrator.attempts import Attempts, NoWorker
+from control.orchestrator.commands import events_of
+from control.orchestrator.judging import PolicyUnavailable
+from control.orchestrator.ledger import Also, Ledger
+from control.orchestrator.links import Key, WorkerLinks
+from control.orchestrator.open_intents import OpenIntents
+from control.orchestrator.own_steps import OwnSteps
+from control.orchestrator.results import Results
+from infra.clock import Clock
+from infra.errors import SkyError
+from infra.ids import Ids
+from infra.log import event_logger
+from skyagent.run.v1 import event_pb2 as ev
+
+LONGEST_WAIT_MS = 1_000
+"""A lost wake costs at most this."""
+NO_WORKER_GRACE_MS = 2_000
+_RETRY_POLICY_MS = 500
+
+log = event_logger(__name__)
+
+
+@dataclass(slots=True)
+class Driver:
+    """A run under this node. `results` may be told at any time; everything else happens in `drive`."""
+
+    ledger: Ledger
+    attempts: Attempts
+    own_steps: OwnSteps
+    results: Results
+    intents: OpenIntents
+    links: WorkerLinks
+    clock: Clock
+    ids: Ids
+    node_id: str
+    incarnation: str
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _no_worker_since_ms: int = 0
+
+    @property
+    def run_id(self) -> str:
+        return self.ledger.head.run_id
+
+    def wake(self) -> None:
+        """Something may have changed."""
+        self._woken.set()
+
+    async def drive(self) -> None:
+        """Drives the run to its end, or until another node owns it.
+
+        Raises:
+            StaleOwner: another node owns the run now.
+        """
+        await self.ledger.load()
+        await self._take_over()
+        async with asyncio.TaskGroup() as group:
+            recorder = group.create_task(self.results.record_all())
+            while not terminal(self.ledger.state.phase):
+                self._woken.clear()
+                await self._advance()
+            recorder.cancel()
+        self._let_go()
+
+    async def _take_over(self) -> None:
+        cause = "restarted" if self.ledger.state.node_id else "created"
+        owner = ev.OwnerChanged(node_id=self.node_id, incarnation_id=self.incarnation, cause=cause)
+        await self.ledger.commit((ev.EventBody(owner_changed=owner),))
+
+    async def _advance(self) -> None:
+        try:
+            await self._apply_commands()
+            await self._expire_approvals()
+            await self.intents.settle()
+            basis = self.ledger.state.seq
+            checks = Checks(self.ledger.outcomes, self.ids.ulid)
+            await self._carry_out(next_move(self.ledger.folded, checks, self.clock.now_ms()), basis)
+        except ControlMoved:
+            log.debug("run.control_moved", run_id=self.run_id)
+        except NoWorker as missing:
+            await self._wait_for_worker(missing)
+        except PolicyUnavailable as error:
+            await self._block(error.reason, error.message)
+            await self._sleep(self.clock.now_ms() + _RETRY_POLICY_MS)
+
+    async def _carry_out(self, move: Move, basis: int) -> None:
+        match move:
+            case Attempt():
+                await self.attempts.start(move, basis)
+                self._no_worker_since_ms = 0
+            case Record(events):
+                await self.ledger.commit((*events, *await self.own_steps.files_of(events)), basis=basis)
+            case OwnStep(record):
+                await self.own_steps.do(record, basis)
+            case Plan():
+                await self._plan(basis)
+            case Finish(phase, reason, summary):
+                await self._finish(phase, reason, summary, basis)
+            case Wait(until_ms):
+                await self._sleep(until_ms)
+
+    async def _apply_commands(self) -> None:
+        head = await self.ledger.journal.head(self.run_id)
+        self.ledger.control_gen = head.control_gen
+        for command in await self.ledger.journal.pending_commands(self.run_id):
+            events = events_of(command, self.ledger.folded)
+            await self.ledger.commit(events, Also(applied=(command.cmd_id,)))
+
+    async def _expire_approvals(self) -> None:
+        now_ms = self.clock.now_ms()
+        for approval in self.ledger.state.approvals:
+            if approval.state != ev.APPROVAL_STATE_PENDING or ms_of(approval.expire_time) > now_ms:
+                continue
+            decision = ApprovalDecision(approval.approval_id, ApprovalStatus.EXPIRED)
+            expire = Command(self.ids.uuid(), self.run_id, self.ledger.state.tenant, "EXPIRE", "", decision=decision)
+            try:
+                await self.ledger.journal.command(expire)
+            except (ApprovalNotPending, RunEnded):
+                continue
+            await self._apply_commands()
+
+    async def _plan(self, basis: int) -> None:
+        try:
+            extended = await self.own_steps.plan()
+        except SkyError as error:
+            await self._finish(ev.RUN_PHASE_FAILED, error.reason, f"it cannot be planned: {error.message}", basis)
+            return
+        await self.ledger.commit((ev.EventBody(plan_extended=extended),), basis=basis)
+
+    async def _finish(self, phase: ev.RunPhase, reason: str, summary: str, basis: int) -> None:
+        finished = ev.RunFinished(phase=phase, reason=reason, summary=summary)
+        finished.evidence.extend(artifact.blob.digest for artifact in self.ledger.state.artifacts)
+        if await self.ledger.commit((ev.EventBody(run_finished=finished),), basis=basis):
+            log.info("run.finished", run_id=self.run_id, phase=ev.RunPhase.Name(phase), summary=summary)
+
+    async def _wait_for_worker(self, missing: NoWorker) -> None:
+        now_ms = self.clock.now_ms()
+        self._no_worker_since_ms = self._no_worker_since_ms or now_ms
+        if not missing.connected and now_ms - self._no_worker_since_ms >= NO_WORKER_GRACE_MS:
+            fix = f"start one with `skyagent worker {missing.kind}`"
+            await self._block("NO_WORKER", f"no {missing.kind} worker is connected; {fix}")
+        await self._sleep(now_ms + NO_WORKER_GRACE_MS // 4)
+
+    async def _block(self, reason: str, detail: str) -> None:
+        state = self.ledger.state
+        if (state.blocked_reason, state.blocked_detail) != (reason, detail):
+            blocked = ev.RunBlocked(reason=reason, detail=detail)
+            await self.ledger.commit((ev.EventBody(run_blocked=blocked),))
+
+    async def _sleep(self, until_ms: int) -> None:
+        """Waits for a wake, at most until a moment, and never long: a lost wake must not matter."""
+        now_ms = self.clock.now_ms()
+        longest = now_ms + LONGEST_WAIT_MS
+        ms = max(0, min(until_ms or longest, longest) - now_ms)
+        await wait_for(self._woken, self.clock, ms / 1000)
+
+    def _let_go(self) -> None:
+        workers = {attempt.worker_id for record in self.ledger.state.nodes for attempt in record.attempts}
+        self.links.end_run(self.run_id, workers)
+
+    def holds(self, key: Key) -> bool:
+        """Whether an attempt is open in this run."""
+        return any(
+            (record.node.node_id, attempt.attempt) == (key.step_id, key.attempt)
+            for record, attempt in self.ledger.folded.open_attempts()
+        )
+
+
+async def wait_for(event: asyncio.Event, clock: Clock, seconds: float) -> None:
+    """Waits for an event, but not longer than so many seconds of the clock."""
+    woken, timer = asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait((woken, timer), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        woken.cancel()
+        timer.cancel()
+
+
+def worker_ids(driver: Driver) -> Sequence[str]:
+    """The workers that acted for a run."""
+    return sorted({a.worker_id for record in driver.ledger.state.nodes for a in record.attempts if a.worker_id})

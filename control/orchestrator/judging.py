@@ -1,0 +1,65 @@
+"""Asking the policy engine about an attempt, and what its answer leads to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+
+from control.core.facts import facts_of
+from control.core.moments import ms_of
+from control.orchestrator.ledger import Ledger
+from infra.auth import acting_for
+from infra.errors import SkyError
+from infra.status import from_rpc_error
+from skyagent.policy.v1 import decision_pb2 as pol
+from skyagent.policy.v1 import policy_service_pb2 as api
+from skyagent.policy.v1 import policy_service_pb2_grpc as rpc
+from skyagent.run.v1 import state_pb2 as st
+
+CHECK_DEADLINE = 5.0
+"""Seconds that a decision may take."""
+
+
+class PolicyUnavailable(SkyError):
+    """Policy could not be asked; nothing may be dispatched without it."""
+
+    code = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The policy engine as an owner sees it."""
+
+    policy: rpc.PolicyServiceAsyncStub
+
+    async def decide(self, ledger: Ledger, record: st.NodeRecord, *, approved: bool, now_ms: int) -> pol.Decision:
+        """The decision on a step's action.
+
+        Raises:
+            PolicyUnavailable: when no decision could be had, with what the engine said.
+        """
+        state, action = ledger.state, record.node.step.action
+        request = api.CheckRequest(
+            tenant=state.tenant,
+            mission_id=state.mission_id,
+            run_id=state.run_id,
+            step_id=record.node.node_id,
+            actor=state.actor,
+            spec=state.spec,
+            action=action,
+            facts=facts_of(action),
+            approved=approved,
+            spent=api.Spent(
+                steps=state.counts.attempts,
+                cost_microusd=state.counts.cost_microusd,
+                wall_seconds=max(0, now_ms - ms_of(state.create_time)) // 1000,
+            ),
+        )
+        try:
+            with acting_for(state.tenant):
+                answer = await self.policy.Check(request, timeout=CHECK_DEADLINE, wait_for_ready=False)
+        except grpc.aio.AioRpcError as error:
+            cause = from_rpc_error(error)
+            raise PolicyUnavailable("POLICY_UNAVAILABLE", f"the policy engine gave no decision: {cause.message}") from error
+        return answer.decision

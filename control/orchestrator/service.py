@@ -1,0 +1,61 @@
+"""The orchestrator as a service of the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from control.agentfs import shared_agentfs
+from control.journal import Node, RunHead, shared_journal
+from control.orchestrator.attempts import Attempts
+from control.orchestrator.driver import Driver
+from control.orchestrator.judging import Judge
+from control.orchestrator.ledger import Ledger
+from control.orchestrator.links import WorkerLinks
+from control.orchestrator.open_intents import OpenIntents
+from control.orchestrator.own_steps import OwnSteps
+from control.orchestrator.owner import Owner
+from control.orchestrator.results import Results
+from control.orchestrator.stream import WorkerServicer
+from control.templates import installed_templates
+from infra.blobs import shared_blobs
+from infra.mesh import Register, Runtime, Service
+from skyagent.execution.v1 import worker_service_pb2 as wire
+from skyagent.execution.v1 import worker_service_pb2_grpc as rpc
+from skyagent.policy.v1 import policy_service_pb2_grpc as policy_rpc
+
+
+@asynccontextmanager
+async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
+    journal = await runtime.shared(shared_journal)
+    blobs = await runtime.shared(shared_blobs)
+    agentfs = await runtime.shared(shared_agentfs)
+    node = Node(runtime.settings.node_id, runtime.ids.uuid())
+    judge = Judge(policy_rpc.PolicyServiceStub(runtime.channel("policy-engine")))
+    links, templates = WorkerLinks(), installed_templates()
+
+    def new_driver(head: RunHead) -> Driver:
+        ledger = Ledger(journal, runtime.clock, runtime.ids, head)
+        attempts = Attempts(ledger, links, judge, runtime.clock, runtime.ids, runtime.telemetry)
+        driver = Driver(
+            ledger=ledger,
+            attempts=attempts,
+            own_steps=OwnSteps(ledger, blobs, agentfs, runtime.ids, templates),
+            results=Results(ledger, agentfs, lambda: driver.wake()),
+            intents=OpenIntents(ledger, links, attempts, runtime.clock, runtime.settings.lease),
+            links=links,
+            clock=runtime.clock,
+            ids=runtime.ids,
+            node_id=node.node_id,
+            incarnation=node.incarnation,
+        )
+        return driver
+
+    owner = Owner(journal, node, runtime.clock, new_driver)
+    lease = runtime.settings.lease
+    servicer = WorkerServicer(links, owner, blobs, runtime.clock, runtime.ids, lease, node.node_id, runtime.draining)
+    runtime.background("orchestrator.owner", owner.run)
+    yield lambda server: rpc.add_WorkerServiceServicer_to_server(servicer, server)
+
+
+SERVICE = Service("orchestrator", (wire.DESCRIPTOR.services_by_name["WorkerService"],), _open)

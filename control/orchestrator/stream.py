@@ -1,0 +1,189 @@
+"""WorkerService: the streams that workers dial, and the evidence they store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import grpc
+
+from control.orchestrator.links import Key, WorkerLink, WorkerLinks
+from infra.auth import caller
+from infra.blobs import BlobStore
+from infra.clock import Clock
+from infra.errors import Conflict, InvalidArgument, Precondition, Unavailable, Violation
+from infra.ids import Ids
+from infra.log import event_logger
+from infra.settings import LeaseSettings
+from skyagent.common.v1 import blob_pb2
+from skyagent.execution.v1 import worker_service_pb2 as wire
+from skyagent.execution.v1 import worker_service_pb2_grpc as rpc
+
+PROTOCOL_VERSION = 1
+_KEEPS = frozenset({wire.HELD_STATE_RUNNING, wire.HELD_STATE_DONE, wire.HELD_STATE_LOST})
+
+log = event_logger(__name__)
+
+
+class Runs(Protocol):
+    """What the streams tell the owners of runs."""
+
+    async def result(self, link: WorkerLink, result: wire.StepResult) -> None:
+        """A worker says what came of an attempt."""
+        ...
+
+    async def state(self, link: WorkerLink, state: wire.StepState) -> None:
+        """A worker says what its journal knows of an attempt."""
+        ...
+
+    def worker_changed(self) -> None:
+        """A worker came, went or has room."""
+        ...
+
+    def owned(self, keys: list[wire.StepKey]) -> list[wire.StepKey]:
+        """Those of the attempts that are open here, with the present fence."""
+        ...
+
+    async def ended(self, run_ids: set[str]) -> list[str]:
+        """Those of the runs that are over."""
+        ...
+
+
+class WorkerServicer(rpc.WorkerServiceServicer):
+    """Greets workers, keeps their streams, and passes on what they say."""
+
+    def __init__(
+        self,
+        links: WorkerLinks,
+        runs: Runs,
+        blobs: BlobStore,
+        clock: Clock,
+        ids: Ids,
+        lease: LeaseSettings,
+        node_id: str,
+        draining: asyncio.Event,
+    ) -> None:
+        self._links, self._runs, self._blobs = links, runs, blobs
+        self._clock, self._ids, self._lease, self._node_id = clock, ids, lease, node_id
+        self._draining = draining
+
+    async def Control(
+        self,
+        request_iterator: AsyncIterator[wire.ControlRequest],
+        context: grpc.aio.ServicerContext[wire.ControlRequest, wire.ControlResponse],
+    ) -> AsyncIterator[wire.ControlResponse]:
+        frames = aiter(request_iterator)
+        first = await anext(frames, None)
+        if first is None or not first.HasField("hello"):
+            raise Precondition("HELLO_EXPECTED", "the first frame of a worker's stream must be hello")
+        link = await self._greet(first)
+        reader = asyncio.create_task(self._read(link, frames))
+        try:
+            while (frame := await self._next(link, reader)) is not None:
+                yield frame
+            if reader.done():
+                reader.result()
+        finally:
+            reader.cancel()
+            self._leave(link)
+        if self._draining.is_set():
+            raise Unavailable("DRAINING", "this node is going away: dial again")
+
+    async def PutBlob(
+        self,
+        request_iterator: AsyncIterator[wire.PutBlobRequest],
+        context: grpc.aio.ServicerContext[wire.PutBlobRequest, wire.PutBlobResponse],
+    ) -> wire.PutBlobResponse:
+        frames = aiter(request_iterator)
+        first = await anext(frames, None)
+        if first is None or not first.HasField("ref"):
+            raise InvalidArgument(Violation("ref", "the first message must say what is being stored"))
+        ref = first.ref
+        if not await self._blobs.exists(ref.digest):
+            await self._blobs.put(_bytes(first, frames), expected=ref.digest)
+        return wire.PutBlobResponse(ref=ref)
+
+    async def GetBlob(
+        self,
+        request: wire.GetBlobRequest,
+        context: grpc.aio.ServicerContext[wire.GetBlobRequest, wire.GetBlobResponse],
+    ) -> AsyncIterator[wire.GetBlobResponse]:
+        async for piece in self._blobs.stream(request.digest):
+            yield wire.GetBlobResponse(data=piece)
+
+    async def _greet(self, first: wire.ControlRequest) -> WorkerLink:
+        hello = first.hello
+        link = WorkerLink(hello, self._ids.ulid(), self._clock.monotonic(), applied_seq=first.seq)
+        link.known = {Key.of(held.key) for held in hello.held if held.state in _KEEPS}
+        before = self._links.by_id.get(hello.worker_id)
+        if before is not None:
+            before.close()
+        runs = {held.key.run_id for held in hello.held} | set(hello.capabilities.resident_runs)
+        welcome = wire.Welcome(session_id=link.session_id, node_id=self._node_id, protocol_version=PROTOCOL_VERSION)
+        welcome.ended_runs.extend(await self._runs.ended(runs))
+        welcome.heartbeat_interval.FromMilliseconds(int(self._lease.heartbeat * 1000))
+        welcome.lease_ttl.FromMilliseconds(int(self._lease.ttl * 1000))
+        link.send(wire.ControlResponse(welcome=welcome))
+        self._links.by_id[hello.worker_id] = link
+        log.info("worker.connected", worker_id=hello.worker_id, kind=link.kind, held=len(hello.held), by=caller().subject)
+        self._runs.worker_changed()
+        return link
+
+    def _leave(self, link: WorkerLink) -> None:
+        self._links.last_seen[link.worker_id] = self._clock.monotonic()
+        if self._links.by_id.get(link.worker_id) is link:
+            del self._links.by_id[link.worker_id]
+            log.info("worker.disconnected", worker_id=link.worker_id)
+        self._runs.worker_changed()
+
+    async def _next(self, link: WorkerLink, reader: asyncio.Task[None]) -> wire.ControlResponse | None:
+        """The next frame to send; nothing when the stream ends, whoever ends it."""
+        if link.outbox.empty():
+            ready = asyncio.ensure_future(link.outbox.get())
+            drained = asyncio.ensure_future(self._draining.wait())
+            waiting = {ready, drained, reader}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            drained.cancel()
+            if ready.done():
+                return ready.result()
+            ready.cancel()
+            return None
+        frame = link.outbox.get_nowait()
+        if frame is None and self._links.by_id.get(link.worker_id) is not link:
+            raise Conflict("SUPERSEDED", f"another stream of worker {link.worker_id!r} took over")
+        return frame
+
+    async def _read(self, link: WorkerLink, frames: AsyncIterator[wire.ControlRequest]) -> None:
+        async for request in frames:
+            await self._handle(link, request)
+            link.applied_seq = request.seq
+
+    async def _handle(self, link: WorkerLink, request: wire.ControlRequest) -> None:
+        match request.WhichOneof("frame"):
+            case "step_result":
+                await self._runs.result(link, request.step_result)
+            case "credit":
+                link.credits += request.credit.steps
+                self._runs.worker_changed()
+            case "heartbeat":
+                renewed = wire.Renewed(leases=self._runs.owned(list(request.heartbeat.running)))
+                renewed.lease_ttl.FromMilliseconds(int(self._lease.ttl * 1000))
+                link.send(wire.ControlResponse(renewed=renewed))
+            case "step_state":
+                await self._runs.state(link, request.step_state)
+            case "inventory":
+                link.inventory = request.inventory
+            case _:
+                pass
+
+
+async def _bytes(first: wire.PutBlobRequest, frames: AsyncIterator[wire.PutBlobRequest]) -> AsyncIterator[bytes]:
+    yield first.data
+    async for frame in frames:
+        yield frame.data
+
+
+def blob_ref(digest: str, size: int, media_type: str, role: str) -> blob_pb2.BlobRef:
+    """A reference to stored bytes."""
+    return blob_pb2.BlobRef(digest=digest, size=size, media_type=media_type, role=role)

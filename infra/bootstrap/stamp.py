@@ -26,4 +26,5 @@ def is_current(stamp: Path, expected: str) -> bool:
 
 def write(stamp: Path, value: str) -> None:
     """Remembers; to be called only when everything has succeeded."""
+    stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.write_text(value + "\n")

@@ -1,0 +1,94 @@
+"""`skyagent up`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from typing import Annotated
+
+import typer
+
+from gateway.cli.exits import Exit
+from gateway.cli.session import perform
+from gateway.supervisor.board import Board, Part, State, read_mesh
+from gateway.supervisor.keeper import tail
+from gateway.supervisor.lock import holder
+from gateway.supervisor.mesh import STATUS_FILE, running_mesh, told_to_stop
+from gateway.supervisor.programs import child_environment, programs_of, skyagent
+from infra.clock import Clock, SystemClock
+from infra.errors import Precondition
+from infra.ids import system_ids
+from infra.settings import Settings, load_settings
+from rich.console import Console
+
+app = typer.Typer(add_completion=False)
+console = Console(highlight=False, soft_wrap=True)
+
+COLOURS = {State.READY: "green", State.RESTARTING: "yellow", State.LOOPING: "red"}
+POLL = 0.05
+
+
+@app.command()
+def run(
+    detach: Annotated[bool, typer.Option("--detach", help="Return once the mesh is ready.")] = False,  # noqa: FBT002
+) -> None:
+    """Run the mesh: control plane, gateway and workers, each started again when it dies."""
+    settings = load_settings()
+    work = detached(settings, SystemClock()) if detach else foreground(settings, SystemClock())
+    raise typer.Exit(perform(work))
+
+
+async def foreground(settings: Settings, clock: Clock) -> Exit:
+    """Until SIGTERM (exit code 0) or SIGINT (130)."""
+    began = clock.monotonic()
+    with told_to_stop() as told:
+        async with running_mesh(settings, programs_of(settings, clock), clock=clock, ids=system_ids(clock)) as board:
+            board.on_change(_tell)
+            ready = asyncio.ensure_future(board.until_ready())
+            await asyncio.wait((ready, told), return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                _welcome(board, clock.monotonic() - began)
+            ready.cancel()
+            received = await told
+            console.print("[dim]ending: finishing what is in hand[/dim]")
+    return Exit.INTERRUPTED if received is signal.SIGINT else Exit.SUCCEEDED
+
+
+async def detached(settings: Settings, clock: Clock) -> Exit:
+    """Starts the mesh as a process of its own, and returns once it is ready."""
+    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = settings.run_dir / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: ASYNC220 - it must outlive this event loop
+            skyagent("up"),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(child_environment(settings)),
+            start_new_session=True,
+        )
+    while process.poll() is None:
+        mesh = read_mesh(settings.run_dir / STATUS_FILE)
+        if mesh and mesh.ready and mesh.pid == process.pid:
+            console.print(f"[green]ready[/green]  {mesh.address}  pid {mesh.pid}; `skyagent down` ends it")
+            return Exit.SUCCEEDED
+        await clock.sleep(POLL)
+    if holder(settings.up_lock_path):
+        raise Precondition("ALREADY_UP", tail(log).removeprefix("skyagent: "))
+    raise Precondition("UP_FAILED", tail(log).removeprefix("skyagent: "))
+
+
+def _tell(part: Part) -> None:
+    if part.state in (State.STARTING, State.STOPPED):
+        return
+    colour = COLOURS[part.state]
+    port = f"  port {part.port}" if part.port and part.state is State.READY else ""
+    again = f"  start {part.restarts + 1}" if part.restarts else ""
+    pid = f"  pid {part.pid}" if part.pid else ""
+    detail = f"  {part.detail}" if part.detail else ""
+    console.print(f"[{colour}]{part.state.value:<10}[/{colour}] {part.name}{pid}{port}{again}{detail}")
+
+
+def _welcome(board: Board, seconds: float) -> None:
+    console.print(f"[bold]{board.mesh.address}[/bold]  ready in {seconds:.1f} s; Ctrl-C ends it")

@@ -1,0 +1,42 @@
+"""`skyagent worker`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from execution.worker import WorkerSettings, default_worker_id, run_worker
+from gateway.cli.session import perform
+from gateway.cli.version import version
+from gateway.inventory import Reported
+from gateway.workers import executor_of
+from infra.clock import SystemClock
+from infra.ids import system_ids
+from infra.log import configure_logging
+from infra.settings import load_settings
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    kind: Annotated[str, typer.Argument(help="Kind of worker: browser or noop.")],
+    connect: Annotated[str, typer.Option(help="host:port of the control plane; the local one by default.")] = "",
+    worker_id: Annotated[str, typer.Option("--id", help="Stable name; its journal is kept under it.")] = "",
+    token_file: Annotated[Path | None, typer.Option(help="File with a token of role worker.")] = None,
+) -> None:
+    """Run a worker in this process, until SIGTERM. It dials the control plane, and needs no open port."""
+    settings = load_settings()
+    configure_logging(settings.log)
+    clock = SystemClock()
+    worker = WorkerSettings(
+        connect=connect or settings.listen,
+        data_dir=settings.data_dir,
+        worker_id=worker_id or default_worker_id(kind),
+        token_file=token_file or settings.worker_token_path,
+        version=version(),
+    )
+    executor = Reported(executor_of(kind, settings, worker, clock), worker.folder / "inventory.json", clock)
+    perform(run_worker(executor, worker, clock=clock, ids=system_ids(clock)))

@@ -1,0 +1,77 @@
+"""When a process counts as ready: it is asked, over the way in which it will be used."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from infra.channels import Readiness, dial
+from infra.clock import Clock
+
+POLL = 0.05
+CALL_SECONDS = 2.0
+
+
+def control_plane(address: str, clock: Clock) -> Callable[[int], Awaitable[None]]:
+    """Its gRPC health service says SERVING."""
+
+    async def ready(_: int) -> None:
+        import grpc
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        async with dial(address, readiness=Readiness.WAIT, deadline=CALL_SECONDS) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            while True:
+                try:
+                    answer = await health.Check(health_pb2.HealthCheckRequest())
+                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
+                except grpc.aio.AioRpcError:
+                    pass
+                await clock.sleep(POLL)
+
+    return ready
+
+
+def gateway(host: str, port: int, clock: Clock) -> Callable[[int], Awaitable[None]]:
+    """It answers /healthz with 200, which it only does when the control plane behind it is well."""
+
+    async def ready(_: int) -> None:
+        while not await answers(host, port):
+            await clock.sleep(POLL)
+
+    return ready
+
+
+async def answers(host: str, port: int) -> bool:
+    """Whether a gateway with a healthy control plane is there now."""
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(f"GET /healthz HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+                return b" 200 " in await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+
+
+def worker(inventory: Path, clock: Clock) -> Callable[[int], Awaitable[None]]:
+    """It has written its inventory, which it does once the control plane has welcomed it."""
+
+    async def ready(pid: int) -> None:
+        while inventory_pid(inventory) != pid:
+            await clock.sleep(POLL)
+
+    return ready
+
+
+def inventory_pid(path: Path) -> int | None:
+    """Pid of the worker that wrote the inventory."""
+    try:
+        return int(json.loads(path.read_text())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,29 @@
+"""Kinds of worker that this distribution can run."""
+
+from __future__ import annotations
+
+from execution.executor import Executor
+from execution.worker import WorkerSettings
+from infra.clock import Clock
+from infra.errors import InvalidArgument, Violation
+from infra.settings import Settings
+
+KINDS = ("browser", "noop")
+
+
+def executor_of(kind: str, settings: Settings, worker: WorkerSettings, clock: Clock) -> Executor:
+    """What carries out the actions of a kind; only that kind's libraries are loaded."""
+    match kind:
+        case "browser":
+            from execution.browser_worker import executor  # noqa: PLC0415 - see above
+
+            return executor(settings, worker.folder, clock=clock)
+        case "noop":
+            from execution.noop import NoopExecutor  # noqa: PLC0415 - see above
+
+            return NoopExecutor()
+        case _:
+            raise InvalidArgument(
+                Violation("KIND", f"there is no worker of kind {kind!r}; choose from {', '.join(KINDS)}"),
+                reason="UNKNOWN_WORKER_KIND",
+            )

@@ -112,6 +112,8 @@ class Settings(BaseSettings):
     """Seconds for a unary call whose caller set no deadline."""
     max_deadline: float = Field(default=3600.0, gt=0)
     """Longest deadline in seconds that a unary call may ask for."""
+    workers: dict[str, int] = Field(default_factory=lambda: {"browser": 1})
+    """How many workers of each kind `up` starts."""
     gateway: GatewaySettings = GatewaySettings()
     log: LogSettings = LogSettings()
     lease: LeaseSettings = LeaseSettings()

@@ -129,8 +129,8 @@ class Journal(Protocol):
         """Look at every event of a run for a change. Raises RunNotFound."""
         ...
 
-    async def run_ids(self, *, after: str = "", limit: int = 1000) -> tuple[str, ...]:
-        """Every run of every tenant, oldest first; for audits and rebuilds."""
+    async def heads(self, *, after: str = "", limit: int = 1000) -> tuple[RunHead, ...]:
+        """Runs of every tenant after a run id, oldest first; for audits and rebuilds."""
         ...
 
     async def log_generation(self) -> int:

@@ -82,8 +82,8 @@ class SqliteJournal:
     async def runs(self, query: RunQuery) -> RunPage:
         return await self._db.read(partial(runs.list_runs, query=query))
 
-    async def run_ids(self, *, after: str = "", limit: int = 1000) -> tuple[str, ...]:
-        return await self._db.read(partial(runs.run_ids, after=after, limit=limit))
+    async def heads(self, *, after: str = "", limit: int = 1000) -> tuple[RunHead, ...]:
+        return await self._db.read(partial(runs.heads, after=after, limit=limit))
 
     async def read(self, run_id: str, *, after_seq: int = 0, limit: int = 1000) -> tuple[StoredEvent, ...]:
         return await self._db.read(partial(events.read, run_id=run_id, after_seq=after_seq, limit=limit))

@@ -165,7 +165,7 @@ class Writer:
                 self._fail(failure, batch)
                 return
             elif len(batch) == 1:
-                answers = [(batch[0], error)]
+                answers = [(batch[0], _refused(batch[0], error))]
             else:
                 middle = len(batch) // 2
                 self._write(batch[:middle])
@@ -241,3 +241,11 @@ class Writer:
             write = self._queue.get()
             if not isinstance(write, _Stop):
                 yield write
+
+
+def _refused(write: _Write, error: Exception) -> Exception:
+    if isinstance(write, _Call) or isinstance(error, SkyError):
+        return error
+    refusal = Internal("WRITE_REFUSED", f"the database does not take this write: {error}")
+    refusal.__cause__ = error
+    return refusal

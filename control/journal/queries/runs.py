@@ -135,10 +135,10 @@ def list_runs(connection: Connection, query: RunQuery) -> RunPage:
     return RunPage(found[:limit], found[limit - 1].head.run_id if len(found) > limit else "")
 
 
-def run_ids(connection: Connection, after: str, limit: int) -> tuple[str, ...]:
+def heads(connection: Connection, after: str, limit: int) -> tuple[RunHead, ...]:
     """Of every tenant, oldest first."""
-    chosen = select(runs.c.run_id).where(runs.c.run_id > after).order_by(runs.c.run_id).limit(limit)
-    return tuple(connection.execute(chosen).scalars())
+    chosen = select(*_HEAD).where(runs.c.run_id > after).order_by(runs.c.run_id).limit(limit)
+    return tuple(_head_of(row) for row in connection.execute(chosen))
 
 
 def log_generation(connection: Connection) -> int:

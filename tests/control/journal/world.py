@@ -1,0 +1,96 @@
+"""A journal on a real file, with a clock and ids that the test owns."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from control.journal import (
+    Append,
+    Command,
+    CommandReceipt,
+    EventDraft,
+    Journal,
+    NewApproval,
+    NewRun,
+    Node,
+    RunHead,
+    open_journal,
+)
+from infra.clock import ManualClock
+from infra.db import Database, open_database
+from infra.ids import Ids, seeded_ids
+
+RESULT = EventDraft(7, b"result")
+INTENT = EventDraft(5, b"intent")
+TENANT = "acme"
+
+
+@dataclass(frozen=True)
+class World:
+    """The parts, and short words for what most tests do first."""
+
+    db: Database
+    journal: Journal
+    clock: ManualClock
+    ids: Ids
+    node: Node
+
+    def new_run(self, tenant: str = TENANT) -> NewRun:
+        return NewRun(self.ids.ulid(), self.ids.ulid(), tenant, 1, (EventDraft(1, b"created"),), self.ids.ulid())
+
+    async def created(self, tenant: str = TENANT) -> RunHead:
+        return await self.journal.create_run(self.new_run(tenant))
+
+    async def owned(self, tenant: str = TENANT) -> RunHead:
+        run = await self.created(tenant)
+        claimed = await self.journal.claim(self.node, fold_version=1, limit=100)
+        return next(head for head in claimed if head.run_id == run.run_id)
+
+    def result(self, run: RunHead, *events: EventDraft) -> Append:
+        """An append of results at the head of the run."""
+        return Append(run.run_id, run.epoch, run.head_seq, events or (RESULT,), self.ids.ulid())
+
+    def intent(self, run: RunHead) -> Append:
+        """An append that must know every command."""
+        return replace(self.result(run, INTENT), control_gen=run.control_gen)
+
+    async def taken_over(self) -> tuple[RunHead, ...]:
+        """Another node claims everything."""
+        return await self.journal.claim(Node("node-2", self.ids.uuid()), fold_version=1, limit=100)
+
+    async def told(self, run: RunHead, kind: str = "pause") -> CommandReceipt:
+        return await self.journal.command(Command(self.ids.uuid(), run.run_id, run.tenant, kind, "ann"))
+
+    def question(self, ttl_ms: int = 60_000) -> NewApproval:
+        return NewApproval(self.ids.ulid(), self.ids.ulid(), "b3:action", self.clock.now_ms() + ttl_ms, b"may I?")
+
+    @asynccontextmanager
+    async def stalled(self) -> AsyncGenerator[None]:
+        """Keeps the writer busy: what is written meanwhile becomes one batch, committed when the block has ended."""
+        entered, gate = threading.Event(), threading.Event()
+
+        def wait(_connection: Connection) -> None:
+            entered.set()
+            gate.wait(10)
+
+        waiting = asyncio.ensure_future(self.db.transact(wait))
+        await asyncio.to_thread(entered.wait, 10)
+        try:
+            yield
+        finally:
+            gate.set()
+            await waiting
+        await self.db.transact(lambda _connection: None)
+
+
+@asynccontextmanager
+async def opened(path: Path, seed: int = 7) -> AsyncGenerator[World]:
+    clock = ManualClock()
+    ids = seeded_ids(seed, clock)
+    async with open_database(path) as db, open_journal(db, clock=clock) as journal:
+        yield World(db, journal, clock, ids, Node("node-1", ids.uuid()))

@@ -1,0 +1,102 @@
+"""Secrets: resolved at the last hop, and scrubbed from everything that leaves."""
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+from urllib.parse import quote, quote_plus
+
+from google.protobuf.message import Message
+
+from execution.browser_worker.stops import Refused
+
+_PLACEHOLDER: Final = re.compile(r"\{\{\s*secret:([A-Za-z0-9_.-]{1,64})\s*\}\}")
+#: Shorter values are not scrubbed: they would tear holes into ordinary text.
+_MIN_SCRUBBED: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value and the hosts into whose pages it may be typed; no hosts means any that the mission may reach."""
+
+    value: str = field(repr=False)
+    hosts: tuple[str, ...] = ()
+
+
+class SecretSource(Protocol):
+    """Where secrets come from."""
+
+    def get(self, name: str) -> Secret | None:
+        """The secret of that name."""
+        ...
+
+
+class MappingSecrets:
+    """Secrets by name, folded: "{{secret:shop-login}}" is the entry SHOP_LOGIN."""
+
+    def __init__(self, values: Mapping[str, Secret]) -> None:
+        self._values = {_folded(name): secret for name, secret in values.items()}
+
+    def get(self, name: str) -> Secret | None:
+        return self._values.get(_folded(name))
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+class Vault:
+    """Resolves placeholders and remembers what it gave out, so that it can be scrubbed."""
+
+    def __init__(self, source: SecretSource) -> None:
+        self._source = source
+        self._given: dict[str, str] = {}
+
+    def holds_secret(self, text: str) -> bool:
+        """Whether the text names a secret."""
+        return _PLACEHOLDER.search(text) is not None
+
+    def resolve(self, text: str, host: str) -> str:
+        """The text with its secrets filled in, for a page of that host. Raises Refused for an unknown or bound secret."""
+
+        def value_of(match: re.Match[str]) -> str:
+            name = match[1]
+            secret = self._source.get(name)
+            if secret is None:
+                raise Refused(f"no secret is named {name!r}; set SKYAGENT_SECRET_{_folded(name)} for the worker")
+            if secret.hosts and host not in secret.hosts:
+                raise Refused(
+                    f"secret {name!r} is bound to {', '.join(secret.hosts)} and may not be typed into {host!r}"
+                )
+            self._remember(name, secret.value)
+            return secret.value
+
+        return _PLACEHOLDER.sub(value_of, text)
+
+    def _remember(self, name: str, value: str) -> None:
+        if len(value) < _MIN_SCRUBBED:
+            return
+        encoded = base64.b64encode(value.encode()).decode().rstrip("=")
+        for form in (value, quote(value, safe=""), quote_plus(value), encoded):
+            self._given[form] = f"{{{{secret:{name}}}}}"
+
+    def scrub(self, text: str) -> str:
+        """The text without any secret that was given out, also URL-encoded or in base 64."""
+        for form in sorted(self._given, key=len, reverse=True):
+            text = text.replace(form, self._given[form])
+        return text
+
+    def scrub_message(self, message: Message) -> None:
+        """Scrubs every string of a message in place."""
+        if not self._given:
+            return
+        for descriptor, value in message.ListFields():
+            if descriptor.type == descriptor.TYPE_STRING:
+                if descriptor.is_repeated:
+                    value[:] = [self.scrub(text) for text in value]
+                else:
+                    setattr(message, descriptor.name, self.scrub(value))
+            elif descriptor.type == descriptor.TYPE_MESSAGE:
+                for inner in value if descriptor.is_repeated else (value,):
+                    self.scrub_message(inner)

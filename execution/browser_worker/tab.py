@@ -1,0 +1,133 @@
+"""One tab: its documents, its requests, its dialogs, and when it is still."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from playwright.async_api import CDPSession, Dialog, Download, Page
+from playwright.async_api import Error as PlaywrightError
+
+from execution.browser_worker.config import BrowserConfig
+from execution.browser_worker.network import Network
+from execution.browser_worker.stops import DocumentGone
+from execution.browser_worker.worlds import Json, Numbers, Worlds, send
+from infra.clock import Clock
+
+_LOCAL_FRAMES = ("about:", "data:", "blob:")
+
+
+class Tab:
+    """A page of a session with everything that watches it."""
+
+    def __init__(self, page: Page, config: BrowserConfig, clock: Clock, numbers: Numbers) -> None:
+        self.page = page
+        self.worlds = Worlds(page, numbers)
+        self.network = Network(page, clock)
+        #: The JavaScript dialog that is open; it stops every script of the page.
+        self.dialog: Dialog | None = None
+        self.dialog_opened = asyncio.Event()
+        self.downloads: list[Download] = []
+        #: Tabs that this one opened and that nobody has taken over yet.
+        self.popups: list[Page] = []
+        #: Addresses that were asked for and refused, newest last: (address, reason).
+        self.denials: list[tuple[str, str]] = []
+        #: Set when the page's process died.
+        self.crashed = asyncio.Event()
+        #: What the last observation of this tab showed, for the next diff.
+        self.shown: tuple[int, list[str]] | None = None
+        self._config = config
+        self._clock = clock
+        self._refusal: Callable[[str], str] = lambda _: ""
+
+    async def open(self, refusal: Callable[[str], str]) -> None:
+        """Begins to watch; `refusal` says why an address may not be opened."""
+        self._refusal = refusal
+        self.page.on("dialog", self._dialog_opened)
+        self.page.on("download", self._downloaded)
+        self.page.on("popup", self._popped_up)
+        self.page.on("crash", lambda _: self.crashed.set())
+        await self.worlds.open()
+        self.worlds.cdp.on("Fetch.requestPaused", self._judge)
+        # Playwright's routes do not see redirects; this does, before the request leaves.
+        await send(self.worlds.cdp, "Fetch.enable", {"patterns": [{"urlPattern": "*", "resourceType": "Document"}]})
+
+    @property
+    def cdp(self) -> CDPSession:
+        return self.worlds.cdp
+
+    @property
+    def url(self) -> str:
+        return self.page.url
+
+    def deny(self, url: str, reason: str) -> None:
+        """Notes that an address was refused."""
+        self.denials.append((url, reason))
+        self.network.stir()
+
+    async def _judge(self, event: dict[str, Json]) -> None:
+        request = cast("dict[str, str]", event["request"])
+        url = request["url"]
+        in_frame = event.get("frameId") != self.worlds.main_frame_id
+        reason = "" if in_frame and url.startswith(_LOCAL_FRAMES) else self._refusal(url)
+        try:
+            if reason:
+                self.deny(url, reason)
+                await send(self.cdp, "Fetch.failRequest", {"requestId": event["requestId"], "errorReason": "Aborted"})
+            else:
+                await send(self.cdp, "Fetch.continueRequest", {"requestId": event["requestId"]})
+        except (DocumentGone, PlaywrightError):
+            # The request went away with its page.
+            return
+
+    def _dialog_opened(self, dialog: Dialog) -> None:
+        self.dialog = dialog
+        self.dialog_opened.set()
+        self.network.stir()
+
+    def _downloaded(self, download: Download) -> None:
+        self.downloads.append(download)
+        self.network.stir()
+
+    def _popped_up(self, page: Page) -> None:
+        self.popups.append(page)
+        self.network.stir()
+
+    async def settle(self, mark: int, limit: float | None = None, stillness: float | None = None) -> bool:
+        """Waits until nothing changes and nothing asked for since the mark is on its way; at most so long. Whether it is."""
+        still = stillness or self._config.stillness
+        until = self._clock.monotonic() + (limit or self._config.settle_limit)
+        while (left := until - self._clock.monotonic()) > 0 and self.dialog is None:
+            if self.network.loading(mark):
+                await self.network.stirred(left)
+                continue
+            try:
+                quiet = await self.worlds.main.call(bool, "quiet", still * 1000, left * 1000)
+            except DocumentGone:
+                await self.network.stirred(min(left, still))
+                continue
+            if quiet and not self.network.busy(mark):
+                return True
+            if self.network.busy(mark):
+                await self.network.stirred(max(0.0, until - self._clock.monotonic()))
+        return False
+
+    async def until_document(self, mark: int, epoch: int) -> None:
+        """Waits until a document that was asked for since the mark has arrived and can be used, or has failed."""
+        while self.dialog is None:
+            flight = self.network.document(mark)
+            if flight and flight.exchange.error:
+                return
+            if flight and flight.settled and self.epoch > epoch:
+                await self.page.wait_for_load_state("domcontentloaded", timeout=0)
+                return
+            if self.denials or self.popups:
+                return
+            await self.network.stirred(1.0)
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the tab's own document; 0 while there is none."""
+        try:
+            return self.worlds.main.epoch
+        except DocumentGone:
+            return 0

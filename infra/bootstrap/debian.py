@@ -26,12 +26,12 @@ def ensure(purpose: Purpose, doer: Doer) -> None:
     packages = missing(wanted(purpose))
     if not packages:
         return
-    install = [*APT, "install", "--yes", "--no-install-recommends", *packages]
-    right = privilege(install)
-    silent = [*right, "env", "DEBIAN_FRONTEND=noninteractive"]
-    doer.do(Action("update the list of Debian packages", [*silent, *APT, "update"], attempts=FOR_DOWNLOADS))
+    install = ["install", "--yes", "--no-install-recommends", *packages]
+    right = privilege(["apt-get", "update"], ["apt-get", *install])
+    apt = [*right, "env", "DEBIAN_FRONTEND=noninteractive", *APT]
+    doer.do(Action("update the list of Debian packages", [*apt, "update"], attempts=FOR_DOWNLOADS))
     title = f"install Debian packages: {' '.join(packages)}"
-    doer.do(Action(title, [*silent, *install], attempts=FOR_DOWNLOADS))
+    doer.do(Action(title, [*apt, *install], attempts=FOR_DOWNLOADS))
 
 
 def wanted(purpose: Purpose) -> list[str]:
@@ -68,13 +68,14 @@ def can_make_environments() -> bool:
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
-def privilege(command: Sequence[str]) -> list[str]:
-    """What to put before a command that root must run; raises BootstrapError when there is no way."""
+def privilege(*commands: Sequence[str]) -> list[str]:
+    """What to put before commands that root must run; raises BootstrapError, which shows them, when there is no way."""
     if os.geteuid() == 0:
         return []
     if shutil.which("sudo") is not None and (sys.stdin.isatty() or sudo_asks_nothing()):
         return ["sudo"]
-    raise BootstrapError(f"root must run this once, then try again:\n    {shlex.join(command)}")
+    shown = " && ".join(shlex.join(command) for command in commands)
+    raise BootstrapError(f"root must run this once, then try again:\n    {shown}")
 
 
 def sudo_asks_nothing() -> bool:

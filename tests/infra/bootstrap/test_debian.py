@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from infra.bootstrap.debian import privilege
 if os.geteuid() == 0:
     os.setuid(65534)
 try:
-    privilege(["apt-get", "install", "a b"])
+    privilege(["apt-get", "update"], ["apt-get", "install", "a b"])
 except BootstrapError as error:
     print(error)
 """
@@ -51,7 +50,7 @@ def test_ubuntu_is_known_by_its_os_release(tmp_path: Path, os_release: str, *, u
     assert is_ubuntu(tmp_path / "os-release") is ubuntu
 
 
-def test_without_root_or_sudo_the_exact_command_is_shown(tmp_path: Path) -> None:
+def test_without_root_or_sudo_the_exact_commands_are_shown(tmp_path: Path) -> None:
     said = subprocess.run(
         [sys.executable, "-c", REFUSED],
         cwd=ROOT,
@@ -61,4 +60,4 @@ def test_without_root_or_sudo_the_exact_command_is_shown(tmp_path: Path) -> None
         text=True,
         check=True,
     ).stdout
-    assert said.splitlines()[-1].strip() == shlex.join(["apt-get", "install", "a b"])
+    assert said.splitlines()[-1].strip() == "apt-get update && apt-get install 'a b'"

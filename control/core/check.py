@@ -1,4 +1,4 @@
-"""What follows once a worker has reported: believed only when the postconditions hold, probed where the world can tell."""
+"""What follows a worker's report: it is believed only when the postconditions hold, and the world is asked first."""
 
 from __future__ import annotations
 
@@ -112,9 +112,7 @@ def _first_look(record: st.NodeRecord, outcome: act.Outcome) -> int:
     return 0 if outcome.status == act.OUTCOME_STATUS_OK else settle_time_ms(record)
 
 
-def _verdict(
-    folded: RunFold, record: st.NodeRecord, outcome: act.Outcome, judgement: Judgement, now_ms: int
-) -> Events:
+def _verdict(folded: RunFold, record: st.NodeRecord, outcome: act.Outcome, judgement: Judgement, now_ms: int) -> Events:
     validated = _validated(record, judgement)
     if judgement.holds == plan.HOLDS_YES:
         return (validated,)

@@ -61,7 +61,8 @@ def _judged(folded: RunFold) -> str:
     steps = [node for node in folded.state.nodes if node.node.HasField("step")]
     asks = sum(node.signature == "DRY_RUN_ASK" for node in steps)
     denied = sum(node.signature == "DRY_RUN_DENY" for node in steps)
-    return f"dry run: {_count(len(steps), 'step')} judged, {asks} would ask a person, {denied} denied; nothing was touched"
+    judged = f"{_count(len(steps), 'step')} judged, {asks} would ask a person, {denied} denied"
+    return f"dry run: {judged}; nothing was touched"
 
 
 def _count(number: int, noun: str) -> str:

@@ -12,7 +12,7 @@ from skyagent.run.v1 import plan_pb2 as plan
 class Listing:
     """What a list page shows of one record."""
 
-    holds: plan.Holds
+    holds: plan.Holds.ValueType
     rows: int
     detail: str
 

@@ -47,7 +47,7 @@ class Wait:
 class Finish:
     """The run has ended."""
 
-    phase: ev.RunPhase
+    phase: ev.RunPhase.ValueType
     reason: str
     summary: str
 

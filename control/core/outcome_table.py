@@ -23,7 +23,18 @@ _WORDS = {
     ev.NODE_STATE_SKIPPED: "not tried",
     ev.NODE_STATE_UNCERTAIN: "uncertain",
 }
-COLUMNS = ("record", "outcome", "values", "attempts", "interrupted", "false_success", "approved_by", "seen", "evidence", "seconds")
+COLUMNS = (
+    "record",
+    "outcome",
+    "values",
+    "attempts",
+    "interrupted",
+    "false_success",
+    "approved_by",
+    "seen",
+    "evidence",
+    "seconds",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +81,8 @@ def as_html(folded: RunFold, rows: list[Outcome]) -> bytes:
     facts = (
         f"{entered} of {len(rows)} records entered and seen in the application · {state.counts.attempts} attempts ·"
         f" {state.counts.lost_attempts} interrupted · {state.counts.false_successes} false successes caught ·"
-        f" {state.counts.approvals} approvals · {state.counts.takeovers} takeovers · {state.counts.model_calls} model calls"
+        f" {state.counts.approvals} approvals · {state.counts.takeovers} takeovers ·"
+        f" {state.counts.model_calls} model calls"
     )
     page = _PAGE.format(goal=escape(state.spec.goal), run_id=escape(state.run_id), facts=escape(facts), body=body)
     return page.encode()
@@ -87,7 +99,7 @@ def _outcome(folded: RunFold, group: st.NodeRecord) -> Outcome:
         outcome=_WORDS.get(group.state, "not done"),
         values=_values(last) if last else "",
         attempts=len(tried),
-        interrupted=sum(attempt.status in (act.OUTCOME_STATUS_LOST,) for attempt in tried),
+        interrupted=sum(attempt.status == act.OUTCOME_STATUS_LOST for attempt in tried),
         false_success=sum(a.holds == plan.HOLDS_NO and a.status == act.OUTCOME_STATUS_OK for a in tried),
         approved_by=", ".join(sorted({name for step in steps for name in _approvers(folded, step)})),
         seen=shown[0].detail if shown else group.reason,
@@ -130,13 +142,16 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Outcome of {run_id}</title>
 <style>
 @page {{ size: A4 landscape; margin: 14mm }}
-body {{ font: 13px/1.45 system-ui, "Liberation Sans", sans-serif; color: #16202c; margin: 32px auto; max-width: 1180px }}
+body {{ font: 13px/1.45 system-ui, "Liberation Sans", sans-serif; color: #16202c }}
+body {{ margin: 32px auto; max-width: 1180px }}
 h1 {{ font-size: 20px; margin: 0 0 4px }} p {{ color: #526173; margin: 0 0 18px }}
-table {{ border-collapse: collapse; width: 100% }} thead {{ display: table-header-group }} tr {{ break-inside: avoid }}
+table {{ border-collapse: collapse; width: 100% }} tr {{ break-inside: avoid }}
+thead {{ display: table-header-group }}
 th, td {{ text-align: left; vertical-align: top; padding: 7px 10px; border-bottom: 1px solid #dde3ea }}
 th {{ font-weight: 600; color: #526173 }} td:first-child {{ font-weight: 600; white-space: nowrap }}
 .entered td:nth-child(2) {{ color: #12733c }} .failed td:nth-child(2), .denied td:nth-child(2) {{ color: #b3261e }}
-.uncertain td:nth-child(2) {{ color: #8a5a00 }} td:last-child {{ text-align: right; font-variant-numeric: tabular-nums }}
+.uncertain td:nth-child(2) {{ color: #8a5a00 }}
+td:last-child {{ text-align: right; font-variant-numeric: tabular-nums }}
 </style></head><body>
 <h1>{goal}</h1><p>Run {run_id} · {facts}</p>
 <table><thead><tr><th>Record</th><th>Outcome</th><th>Values</th><th>Attempts</th><th>On the way</th>

@@ -37,7 +37,7 @@ class Phase:
     looks_first: bool = False
 
 
-def _nothing(known: Known) -> tuple[plan.PlanNode, ...]:
+def _nothing(_known: Known) -> tuple[plan.PlanNode, ...]:
     return ()
 
 
@@ -47,8 +47,9 @@ def _sign_in(known: Known) -> tuple[plan.PlanNode, ...]:
     group = _group(known, "sign_in", "Sign in", max_restarts=1)
     at = known.inputs.get("login") or known.inputs.get("form") or ""
     opened = _step(known, group, "Open the sign-in page", _navigate(urljoin(known.inputs["site"], at)))
-    steps = (opened, *_credentials(known, group, _username_locator(), _PASSWORD)) if known.folded.state.spec.dry_run else (opened,)
-    return (group, *steps)
+    if known.folded.state.spec.dry_run:
+        return (group, opened, *_credentials(known, group, _username_locator(), _PASSWORD))
+    return (group, opened)
 
 
 def _sign_in_further(known: Known) -> tuple[plan.PlanNode, ...]:
@@ -60,7 +61,8 @@ def _sign_in_further(known: Known) -> tuple[plan.PlanNode, ...]:
     password = next((field for field in fields if field.type == "password"), None)
     if password is None:
         return ()
-    mates = [field for field in fields if field.form_index == password.form_index and field.type in ("text", "email", "")]
+    form = [field for field in fields if field.form_index == password.form_index]
+    mates = [field for field in form if field.type in ("text", "email", "")]
     if not mates:
         raise Precondition("NO_USERNAME_FIELD", "the sign-in form has a password field and no field for the user name")
     return _credentials(known, group.node, _locator(mates[0]), _locator(password))
@@ -158,7 +160,7 @@ def _matched(known: Known, table: Table) -> tuple[Pair, ...]:
     matching = match_fields(table.columns, table.rows[:50], fields, explicit=explicit)
     problems = matching.problems()
     if problems:
-        hint = "say which belongs where with the input `columns`, for instance \"Vendor=Supplier; Total=Amount\""
+        hint = 'say which belongs where with the input `columns`, for instance "Vendor=Supplier; Total=Amount"'
         raise Precondition("FORM_MISMATCH", f"{'; '.join(problems)}; {hint}")
     return matching.pairs
 
@@ -179,7 +181,7 @@ def _navigate(url: str) -> act.Action:
 
 
 def _browser(
-    effect: eff.EffectClass,
+    effect: eff.EffectClass.ValueType,
     *,
     navigate: br.NavigateAction | None = None,
     fill_form: br.FillFormAction | None = None,
@@ -217,7 +219,7 @@ def _group(
     title: str,
     *,
     parent: plan.PlanNode | None = None,
-    on_failure: plan.OnFailure = plan.ON_FAILURE_ABORT,
+    on_failure: plan.OnFailure.ValueType = plan.ON_FAILURE_ABORT,
     record_key: str = "",
     restart: bool = False,
     max_restarts: int = 0,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control.core.moments import after
 from control.core.run import RunFold
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import browser_pb2 as br
@@ -92,7 +91,8 @@ def _retried(record: st.NodeRecord, failure: Failure, now_ms: int, tries: int) -
 
 def _settled(record: st.NodeRecord, failure: Failure) -> ev.EventBody:
     state = ev.NODE_STATE_DENIED if failure.denied else ev.NODE_STATE_FAILED
-    settled = ev.NodeSettled(node_id=record.node.node_id, state=state, reason=failure.message, signature=failure.signature)
+    settled = ev.NodeSettled(node_id=record.node.node_id, state=state, signature=failure.signature)
+    settled.reason = failure.message
     return ev.EventBody(node_settled=settled)
 
 

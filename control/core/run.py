@@ -13,7 +13,6 @@ from control.core.tree import ENDED, group_state
 from infra.errors import DataLoss
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
-from skyagent.policy.v1 import decision_pb2 as pol
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import plan_pb2 as plan
 from skyagent.run.v1 import state_pb2 as st
@@ -31,7 +30,7 @@ class IllegalEvent(DataLoss):
     """An event that cannot follow what was folded so far, or that this version does not know."""
 
 
-def terminal(phase: ev.RunPhase) -> bool:
+def terminal(phase: ev.RunPhase.ValueType) -> bool:
     """Whether a run in this phase has ended for good."""
     return phase in TERMINAL
 
@@ -56,7 +55,7 @@ class RunFold:
         """The step, not a probe, whose attempt was intended last: its page or window is what the session shows."""
         self._records: dict[str, st.NodeRecord] = {}
         self._children: defaultdict[str, list[str]] = defaultdict(list)
-        self._tally: defaultdict[str, Counter[ev.NodeState]] = defaultdict(Counter)
+        self._tally: defaultdict[str, Counter[ev.NodeState.ValueType]] = defaultdict(Counter)
         self._checking: dict[str, st.NodeRecord] = {}
         self._first_unended: defaultdict[str, int] = defaultdict(int)
         for record in self.state.nodes:
@@ -133,7 +132,7 @@ class RunFold:
         if not record.node.step.probe_of:
             self._tally[record.node.parent_id][record.state] += 1
 
-    def _set(self, record: st.NodeRecord, state: ev.NodeState) -> None:
+    def _set(self, record: st.NodeRecord, state: ev.NodeState.ValueType) -> None:
         if record.state == state:
             return
         counts = self.state.counts
@@ -181,7 +180,7 @@ class RunFold:
                 record.reason = "not tried, because of a failure before it"
                 self._set(record, ev.NODE_STATE_SKIPPED)
 
-    def _phase(self) -> ev.RunPhase:
+    def _phase(self) -> ev.RunPhase.ValueType:
         state = self.state
         if state.phase in TERMINAL:
             return state.phase
@@ -367,9 +366,6 @@ class RunFold:
     def _model_call_finished(self, body: ev.ModelCallFinished, event: ev.RunEvent) -> None:
         self.state.counts.cost_microusd += body.cost_microusd
 
-    def _unchanged(self, body: object, event: ev.RunEvent) -> None:
-        """For events that are evidence and change no state of the run."""
-
     def _attempt(self, step_id: str, number: int) -> st.AttemptRecord:
         attempts = self.node(step_id).attempts
         if number == len(attempts) + 1:
@@ -389,9 +385,12 @@ class RunFold:
         attempt.open = False
 
 
+def _evidence_only(_folded: RunFold, _body: object, _event: ev.RunEvent) -> None:
+    """For events that are evidence and change no state of the run."""
+
+
 _APPLY: dict[str, Callable[[RunFold, object, ev.RunEvent], None]] = {
-    field.name: getattr(RunFold, f"_{field.name}", RunFold._unchanged)  # pyright: ignore[reportPrivateUsage] -- the table of this very class
-    for field in ev.EventBody.DESCRIPTOR.fields
+    field.name: getattr(RunFold, f"_{field.name}", _evidence_only) for field in ev.EventBody.DESCRIPTOR.fields
 }
 
 
@@ -400,8 +399,3 @@ def _aborts(record: st.NodeRecord) -> bool:
     if record.state not in (ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED):
         return False
     return record.node.HasField("step") or record.node.group.on_failure != plan.ON_FAILURE_CONTINUE
-
-
-def has_verdict(attempt: st.AttemptRecord, verdict: pol.Verdict) -> bool:
-    """Whether policy said this of an attempt."""
-    return attempt.decision.verdict == verdict

@@ -12,7 +12,7 @@ ENDED = frozenset(
 _FIRST_OF = (ev.NODE_STATE_UNCERTAIN, ev.NODE_STATE_WAITING, ev.NODE_STATE_CHECKING, ev.NODE_STATE_RUNNING)
 
 
-def group_state(tally: Mapping[ev.NodeState, int], before: ev.NodeState) -> ev.NodeState:
+def group_state(tally: Mapping[ev.NodeState.ValueType, int], before: ev.NodeState.ValueType) -> ev.NodeState.ValueType:
     """The state of a group with so many children in each state.
 
     What needs a person shows first. A group that began and has children left is running.

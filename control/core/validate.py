@@ -24,7 +24,7 @@ class Judgement:
     """Findings on all postconditions of a step."""
 
     findings: tuple[plan.Finding, ...]
-    holds: plan.Holds
+    holds: plan.Holds.ValueType
     absent: bool
     """Every claim that fails says that the effect is not there at all, so that trying again cannot double it."""
 
@@ -53,7 +53,7 @@ def judge(claims: Sequence[plan.Postcondition], outcome: act.Outcome, probes: Ma
     )
 
 
-def _all_of(deciding: Sequence[plan.Holds], outcome: act.Outcome) -> plan.Holds:
+def _all_of(deciding: Sequence[plan.Holds.ValueType], outcome: act.Outcome) -> plan.Holds.ValueType:
     if not deciding:
         return plan.HOLDS_YES if outcome.status == act.OUTCOME_STATUS_OK else plan.HOLDS_UNKNOWN
     if plan.HOLDS_NO in deciding:
@@ -83,7 +83,7 @@ def _judge_one(claim: plan.Postcondition, outcome: act.Outcome, probed: Probed |
     return _finding(claim, holds, detail, outcome), False
 
 
-def _finding(claim: plan.Postcondition, holds: plan.Holds, detail: str, outcome: act.Outcome) -> plan.Finding:
+def _finding(claim: plan.Postcondition, holds: plan.Holds.ValueType, detail: str, outcome: act.Outcome) -> plan.Finding:
     return plan.Finding(
         postcondition=claim, holds=holds, detail=detail, evidence=[blob.digest for blob in outcome.blobs if blob.digest]
     )
@@ -99,7 +99,7 @@ def _listed(claim: plan.Postcondition, probed: Probed | None) -> tuple[plan.Find
     return finding, listing.rows == 0
 
 
-def _fields_read_back(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds, str]:
+def _fields_read_back(_claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds.ValueType, str]:
     wrong = [field for field in outcome.browser.fields if not field.matches]
     if not outcome.browser.fields:
         return plan.HOLDS_UNKNOWN, "no field was read back"
@@ -109,7 +109,7 @@ def _fields_read_back(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[
     return plan.HOLDS_YES, f"all {len(outcome.browser.fields)} fields read back as set"
 
 
-def _http_status(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds, str]:
+def _http_status(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds.ValueType, str]:
     wanted = claim.http_status
     seen = [e for e in outcome.browser.exchanges if not wanted.method or e.method == wanted.method]
     if not seen:
@@ -120,19 +120,19 @@ def _http_status(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.
     return holds, f"{first.method} {first.url} {answered}"
 
 
-def _url(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds, str]:
+def _url(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds.ValueType, str]:
     at = outcome.browser.observation.url
     return _present(fnmatchcase(at, claim.url.pattern), absent=claim.url.absent), f"the page is {at}"
 
 
-def _text(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds, str]:
+def _text(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds.ValueType, str]:
     result = outcome.browser
     seen = " ".join(f"{result.observation.text} {result.extracted.text}".split()).casefold()
     found = " ".join(claim.text.text.split()).casefold() in seen
     return _present(found, absent=claim.text.absent), f"{claim.text.text!r} is {'' if found else 'not '}on the page"
 
 
-def _element(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds, str]:
+def _element(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds.ValueType, str]:
     locator = claim.element.locator
     found = any(_is(locator, field) for field in outcome.browser.observation.form_fields)
     what = locator.name or locator.field or locator.css or locator.role
@@ -146,12 +146,12 @@ def _is(locator: br.Locator, field: br.FormField) -> bool:
     return all(not want or want.casefold() == have.casefold() for want, have in wanted)
 
 
-def _exit_code(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds, str]:
+def _exit_code(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds.ValueType, str]:
     code = outcome.workspace.exit_code
     return _present(code == claim.exit_code.code, absent=False), f"the program ended with {code}"
 
 
-def _file(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds, str]:
+def _file(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds.ValueType, str]:
     wanted = claim.file
     found = any(
         info.path == wanted.path and wanted.digest in ("", info.blob.digest) for info in outcome.workspace.files
@@ -159,11 +159,11 @@ def _file(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds, 
     return _present(found, absent=False), f"{wanted.path} {'has' if found else 'has not'} the expected bytes"
 
 
-def _window(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds, str]:
+def _window(claim: plan.Postcondition, outcome: act.Outcome) -> tuple[plan.Holds.ValueType, str]:
     titles = [window.title for window in outcome.desktop.observation.windows]
     found = any(fnmatchcase(title, claim.window.title) for title in titles)
     return _present(found, absent=claim.window.absent), f"open windows: {', '.join(titles) or 'none'}"
 
 
-def _present(found: bool, *, absent: bool) -> plan.Holds:  # noqa: FBT001 -- the one value that is being judged
+def _present(found: bool, *, absent: bool) -> plan.Holds.ValueType:  # noqa: FBT001 -- the one value that is being judged
     return plan.HOLDS_YES if found != absent else plan.HOLDS_NO

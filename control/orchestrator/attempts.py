@@ -167,8 +167,8 @@ def _judged_only(record: st.NodeRecord, decision: pol.Decision) -> ev.EventBody:
 def _refused(record: st.NodeRecord, decision: pol.Decision) -> ev.EventBody:
     why = "; ".join([*decision.reasons, *decision.errors]) or "no policy allows it"
     by = f" ({', '.join(decision.policy_ids)})" if decision.policy_ids else ""
-    settled = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_DENIED, reason=f"denied by policy: {why}{by}")
-    settled.signature = "POLICY_DENIED"
+    settled = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_DENIED, signature="POLICY_DENIED")
+    settled.reason = f"denied by policy: {why}{by}"
     return ev.EventBody(node_settled=settled)
 
 

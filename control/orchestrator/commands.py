@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from control.core.run import RunFold
-from control.journal import ApprovalStatus, StoredCommand
+from control.journal import ApprovalDecision, ApprovalStatus, StoredCommand
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
@@ -23,15 +23,13 @@ def events_of(stored: StoredCommand, folded: RunFold) -> Sequence[ev.EventBody]:
     applied = ev.CommandApplied(command_id=stored.cmd_id, actor=stored.actor, command=command)
     events = [ev.EventBody(command_applied=applied)]
     if stored.decision is not None:
-        events.append(_decided(stored, stored.actor))
+        events.append(_decided(stored.decision, stored.actor))
     if command.HasField("resolve"):
         events += _resolved(command.resolve, stored.actor, folded)
     return events
 
 
-def _decided(stored: StoredCommand, actor: str) -> ev.EventBody:
-    decision = stored.decision
-    assert decision is not None
+def _decided(decision: ApprovalDecision, actor: str) -> ev.EventBody:
     state = _STATES[decision.status]
     by = actor if state != ev.APPROVAL_STATE_EXPIRED else ""
     decided = ev.ApprovalDecided(approval_id=decision.approval_id, state=state, actor=by, note=decision.note)

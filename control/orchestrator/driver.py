@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from control.core.check import Checks
 from control.core.dispatch import next_move
@@ -48,16 +47,13 @@ class Driver:
     ids: Ids
     node_id: str
     incarnation: str
-    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    woken: asyncio.Event
+    """Set when something may have changed."""
     _no_worker_since_ms: int = 0
 
     @property
     def run_id(self) -> str:
         return self.ledger.head.run_id
-
-    def wake(self) -> None:
-        """Something may have changed."""
-        self._woken.set()
 
     async def drive(self) -> None:
         """Drives the run to its end, or until another node owns it.
@@ -70,7 +66,7 @@ class Driver:
         async with asyncio.TaskGroup() as group:
             recorder = group.create_task(self.results.record_all())
             while not terminal(self.ledger.state.phase):
-                self._woken.clear()
+                self.woken.clear()
                 await self._advance()
             recorder.cancel()
         self._let_go()
@@ -140,7 +136,7 @@ class Driver:
             return
         await self.ledger.commit((ev.EventBody(plan_extended=extended),), basis=basis)
 
-    async def _finish(self, phase: ev.RunPhase, reason: str, summary: str, basis: int) -> None:
+    async def _finish(self, phase: ev.RunPhase.ValueType, reason: str, summary: str, basis: int) -> None:
         finished = ev.RunFinished(phase=phase, reason=reason, summary=summary)
         finished.evidence.extend(artifact.blob.digest for artifact in self.ledger.state.artifacts)
         if await self.ledger.commit((ev.EventBody(run_finished=finished),), basis=basis):
@@ -165,7 +161,7 @@ class Driver:
         now_ms = self.clock.now_ms()
         longest = now_ms + LONGEST_WAIT_MS
         ms = max(0, min(until_ms or longest, longest) - now_ms)
-        await wait_for(self._woken, self.clock, ms / 1000)
+        await wait_for(self.woken, self.clock, ms / 1000)
 
     def _let_go(self) -> None:
         workers = {attempt.worker_id for record in self.ledger.state.nodes for attempt in record.attempts}
@@ -181,14 +177,12 @@ class Driver:
 
 async def wait_for(event: asyncio.Event, clock: Clock, seconds: float) -> None:
     """Waits for an event, but not longer than so many seconds of the clock."""
-    woken, timer = asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.sleep(seconds))
-    try:
-        await asyncio.wait((woken, timer), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        woken.cancel()
+
+    async def ring() -> None:
+        await clock.sleep(seconds)
+        event.set()
+
+    async with asyncio.TaskGroup() as group:
+        timer = group.create_task(ring())
+        await event.wait()
         timer.cancel()
-
-
-def worker_ids(driver: Driver) -> Sequence[str]:
-    """The workers that acted for a run."""
-    return sorted({a.worker_id for record in driver.ledger.state.nodes for a in record.attempts if a.worker_id})

@@ -60,6 +60,6 @@ class Judge:
             with acting_for(state.tenant):
                 answer = await self.policy.Check(request, timeout=CHECK_DEADLINE, wait_for_ready=False)
         except grpc.aio.AioRpcError as error:
-            cause = from_rpc_error(error)
-            raise PolicyUnavailable("POLICY_UNAVAILABLE", f"the policy engine gave no decision: {cause.message}") from error
+            why = f"the policy engine gave no decision: {from_rpc_error(error).message}"
+            raise PolicyUnavailable("POLICY_UNAVAILABLE", why) from error
         return answer.decision

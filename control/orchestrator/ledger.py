@@ -144,9 +144,7 @@ class Ledger:
         if self.state.seq - self._snapshot_seq >= SNAPSHOT_EVERY or terminal(self.state.phase):
             self._snapshot_seq = self.state.seq
             kept = self.state.SerializeToString(deterministic=True)
-            await self.journal.save_snapshot(
-                Snapshot(self.head.run_id, self.state.seq, self.head.fold_version, kept)
-            )
+            await self.journal.save_snapshot(Snapshot(self.head.run_id, self.state.seq, self.head.fold_version, kept))
 
 
 def projection(folded: RunFold) -> Projection:

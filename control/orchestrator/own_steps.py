@@ -41,9 +41,7 @@ class OwnSteps:
         template = template_named(self.templates, state.spec.template)
         extension = extend(template.phases, await self._known())
         planner = f"template {template.name} {template.version}"
-        return ev.PlanExtended(
-            nodes=extension.nodes, reason=extension.reason, planner=planner, more=extension.more
-        )
+        return ev.PlanExtended(nodes=extension.nodes, reason=extension.reason, planner=planner, more=extension.more)
 
     async def do(self, record: st.NodeRecord, basis: int) -> None:
         """Does a step and records what it made."""

@@ -45,7 +45,7 @@ class Owner:
         async for run_id in self.journal.wakes():
             driver = self.drivers.get(run_id)
             if driver is not None:
-                driver.wake()
+                driver.woken.set()
             else:
                 self._woken.set()
 
@@ -70,7 +70,7 @@ class Owner:
             self.drivers.pop(head.run_id, None)
 
     async def result(self, link: WorkerLink, result: wire.StepResult) -> None:
-        """Passes a result to the run that it is for; one of an ended run is let go of, one of an unknown run is kept."""
+        """Passes a result to the run that it is for. One of an ended run is let go of, one of an unknown run kept."""
         driver = self.drivers.get(result.key.run_id)
         if driver is not None:
             driver.results.put(link, result)
@@ -88,12 +88,12 @@ class Owner:
             link.known.discard(key)
         driver = self.drivers.get(key.run_id)
         if driver is not None:
-            driver.wake()
+            driver.woken.set()
 
     def worker_changed(self) -> None:
         """Lets every run look again."""
         for driver in self.drivers.values():
-            driver.wake()
+            driver.woken.set()
 
     def owned(self, keys: list[wire.StepKey]) -> list[wire.StepKey]:
         """The attempts among these that are open in runs of this node."""

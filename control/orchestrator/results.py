@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from control.agentfs import AgentFs
 from control.orchestrator.ledger import Ledger
 from control.orchestrator.links import WorkerLink
+from skyagent.common.v1 import blob_pb2
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as wire
@@ -22,7 +23,7 @@ class Results:
 
     ledger: Ledger
     agentfs: AgentFs
-    wake: Callable[[], None]
+    woken: asyncio.Event
     _inbox: asyncio.Queue[tuple[WorkerLink, wire.StepResult]] = field(
         default_factory=asyncio.Queue["tuple[WorkerLink, wire.StepResult]"]
     )
@@ -44,10 +45,10 @@ class Results:
             await self.agentfs.grant(self.ledger.state.tenant, [blob.digest for blob in all_blobs(result.outcome)])
             await self.ledger.commit(events)
         link.recorded(result.key)
-        self.wake()
+        self.woken.set()
 
 
-def all_blobs(outcome: act.Outcome) -> Sequence[act.skyagent_dot_common_dot_v1_dot_blob__pb2.BlobRef]:
+def all_blobs(outcome: act.Outcome) -> Sequence[blob_pb2.BlobRef]:
     """Evidence and files that an outcome names."""
     return [blob for blob in (*outcome.blobs, *outcome.browser.files) if blob.digest]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -37,23 +38,24 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     def new_driver(head: RunHead) -> Driver:
         ledger = Ledger(journal, runtime.clock, runtime.ids, head)
         attempts = Attempts(ledger, links, judge, runtime.clock, runtime.ids, runtime.telemetry)
-        driver = Driver(
+        woken = asyncio.Event()
+        return Driver(
             ledger=ledger,
             attempts=attempts,
             own_steps=OwnSteps(ledger, blobs, agentfs, runtime.ids, templates),
-            results=Results(ledger, agentfs, lambda: driver.wake()),
+            results=Results(ledger, agentfs, woken),
             intents=OpenIntents(ledger, links, attempts, runtime.clock, runtime.settings.lease),
             links=links,
             clock=runtime.clock,
             ids=runtime.ids,
             node_id=node.node_id,
             incarnation=node.incarnation,
+            woken=woken,
         )
-        return driver
 
     owner = Owner(journal, node, runtime.clock, new_driver)
     lease = runtime.settings.lease
-    servicer = WorkerServicer(links, owner, blobs, runtime.clock, runtime.ids, lease, node.node_id, runtime.draining)
+    servicer = WorkerServicer(links, owner, blobs, runtime.clock, runtime.ids, lease, node.node_id)
     runtime.background("orchestrator.owner", owner.run)
     yield lambda server: rpc.add_WorkerServiceServicer_to_server(servicer, server)
 

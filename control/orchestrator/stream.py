@@ -9,14 +9,12 @@ from typing import Protocol
 import grpc
 
 from control.orchestrator.links import Key, WorkerLink, WorkerLinks
-from infra.auth import caller
 from infra.blobs import BlobStore
 from infra.clock import Clock
-from infra.errors import Conflict, InvalidArgument, Precondition, Unavailable, Violation
+from infra.errors import Conflict, InvalidArgument, Precondition, Unimplemented, Violation
 from infra.ids import Ids
 from infra.log import event_logger
 from infra.settings import LeaseSettings
-from skyagent.common.v1 import blob_pb2
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.execution.v1 import worker_service_pb2_grpc as rpc
 
@@ -62,33 +60,26 @@ class WorkerServicer(rpc.WorkerServiceServicer):
         ids: Ids,
         lease: LeaseSettings,
         node_id: str,
-        draining: asyncio.Event,
     ) -> None:
         self._links, self._runs, self._blobs = links, runs, blobs
         self._clock, self._ids, self._lease, self._node_id = clock, ids, lease, node_id
-        self._draining = draining
 
     async def Control(
         self,
         request_iterator: AsyncIterator[wire.ControlRequest],
         context: grpc.aio.ServicerContext[wire.ControlRequest, wire.ControlResponse],
-    ) -> AsyncIterator[wire.ControlResponse]:
+    ) -> None:
         frames = aiter(request_iterator)
         first = await anext(frames, None)
         if first is None or not first.HasField("hello"):
             raise Precondition("HELLO_EXPECTED", "the first frame of a worker's stream must be hello")
         link = await self._greet(first)
-        reader = asyncio.create_task(self._read(link, frames))
         try:
-            while (frame := await self._next(link, reader)) is not None:
-                yield frame
-            if reader.done():
-                reader.result()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(link, frames))
+                await self._write(link, context)
         finally:
-            reader.cancel()
             self._leave(link)
-        if self._draining.is_set():
-            raise Unavailable("DRAINING", "this node is going away: dial again")
 
     async def PutBlob(
         self,
@@ -103,6 +94,14 @@ class WorkerServicer(rpc.WorkerServiceServicer):
         if not await self._blobs.exists(ref.digest):
             await self._blobs.put(_bytes(first, frames), expected=ref.digest)
         return wire.PutBlobResponse(ref=ref)
+
+    async def PushFrames(
+        self,
+        request_iterator: AsyncIterator[wire.PushFramesRequest],
+        context: grpc.aio.ServicerContext[wire.PushFramesRequest, wire.PushFramesResponse],
+    ) -> AsyncIterator[wire.PushFramesResponse]:
+        raise Unimplemented("NO_LIVE_VIEW", "this control plane shows no live screens: send no frames")
+        yield  # makes it a stream
 
     async def GetBlob(
         self,
@@ -126,7 +125,7 @@ class WorkerServicer(rpc.WorkerServiceServicer):
         welcome.lease_ttl.FromMilliseconds(int(self._lease.ttl * 1000))
         link.send(wire.ControlResponse(welcome=welcome))
         self._links.by_id[hello.worker_id] = link
-        log.info("worker.connected", worker_id=hello.worker_id, kind=link.kind, held=len(hello.held), by=caller().subject)
+        log.info("worker.connected", worker_id=link.worker_id, kind=link.kind, held=len(hello.held))
         self._runs.worker_changed()
         return link
 
@@ -137,27 +136,19 @@ class WorkerServicer(rpc.WorkerServiceServicer):
             log.info("worker.disconnected", worker_id=link.worker_id)
         self._runs.worker_changed()
 
-    async def _next(self, link: WorkerLink, reader: asyncio.Task[None]) -> wire.ControlResponse | None:
-        """The next frame to send; nothing when the stream ends, whoever ends it."""
-        if link.outbox.empty():
-            ready = asyncio.ensure_future(link.outbox.get())
-            drained = asyncio.ensure_future(self._draining.wait())
-            waiting = {ready, drained, reader}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            drained.cancel()
-            if ready.done():
-                return ready.result()
-            ready.cancel()
-            return None
-        frame = link.outbox.get_nowait()
-        if frame is None and self._links.by_id.get(link.worker_id) is not link:
+    async def _write(
+        self, link: WorkerLink, context: grpc.aio.ServicerContext[wire.ControlRequest, wire.ControlResponse]
+    ) -> None:
+        while (frame := await link.outbox.get()) is not None:
+            await context.write(frame)
+        if self._links.by_id.get(link.worker_id) is not link:
             raise Conflict("SUPERSEDED", f"another stream of worker {link.worker_id!r} took over")
-        return frame
 
     async def _read(self, link: WorkerLink, frames: AsyncIterator[wire.ControlRequest]) -> None:
         async for request in frames:
             await self._handle(link, request)
             link.applied_seq = request.seq
+        link.close()
 
     async def _handle(self, link: WorkerLink, request: wire.ControlRequest) -> None:
         match request.WhichOneof("frame"):
@@ -182,8 +173,3 @@ async def _bytes(first: wire.PutBlobRequest, frames: AsyncIterator[wire.PutBlobR
     yield first.data
     async for frame in frames:
         yield frame.data
-
-
-def blob_ref(digest: str, size: int, media_type: str, role: str) -> blob_pb2.BlobRef:
-    """A reference to stored bytes."""
-    return blob_pb2.BlobRef(digest=digest, size=size, media_type=media_type, role=role)

@@ -42,10 +42,10 @@ class Doer:
         began = time.monotonic()
         for attempt in range(1, action.attempts + 1):
             if self._succeeds(action):
-                say(f"{action.title}: done in {time.monotonic() - began:.1f} s")
+                say(f"done in {time.monotonic() - began:.1f} s")
                 return
             if attempt < action.attempts:
-                say(f"{action.title}: failed ({attempt} of {action.attempts}), trying again in {self.pause_s:g} s")
+                say(f"failed ({attempt} of {action.attempts}), trying again in {self.pause_s:g} s")
                 time.sleep(self.pause_s)
         raise BootstrapError(self._report(action))
 

@@ -51,4 +51,4 @@ def test_every_action_says_one_line_when_it_begins_and_one_when_it_ends(
     doer.do(fetch(tmp_path / "runs", succeeds_from=1))
     begun, done = capfd.readouterr().out.splitlines()
     assert begun == "bootstrap: fetch it …"
-    assert done.startswith("bootstrap: fetch it: done in ")
+    assert done.startswith("bootstrap: done in ")

@@ -42,7 +42,7 @@ class Results:
         """Makes a result durable, then lets the worker let go of it."""
         events = events_of(self.ledger, result, link.worker_id)
         if events:
-            await self.agentfs.grant(self.ledger.state.tenant, [blob.digest for blob in all_blobs(result.outcome)])
+            await self.agentfs.grant(self.ledger.state.tenant, all_blobs(result.outcome))
             await self.ledger.commit(events)
         link.recorded(result.key)
         self.woken.set()

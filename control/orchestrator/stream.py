@@ -64,7 +64,7 @@ class WorkerServicer(rpc.WorkerServiceServicer):
         self._links, self._runs, self._blobs = links, runs, blobs
         self._clock, self._ids, self._lease, self._node_id = clock, ids, lease, node_id
 
-    async def Control(
+    async def Control(  # pyright: ignore[reportIncompatibleMethodOverride] -- grpc.aio takes a coroutine that writes, too
         self,
         request_iterator: AsyncIterator[wire.ControlRequest],
         context: grpc.aio.ServicerContext[wire.ControlRequest, wire.ControlResponse],

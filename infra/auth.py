@@ -136,7 +136,7 @@ class Verifier:
             payload = jwt.decode(token, key, [_ALGORITHM], loose, issuer=ISSUER, audience=AUDIENCE)
             claims = cast("_Claims", payload)
             found = Caller(claims["sub"], claims["tenant"], Role(claims["role"])), float(claims["exp"])
-        except (jwt.InvalidTokenError, KeyError, ValueError, TypeError) as bad:
+        except (jwt.PyJWTError, KeyError, ValueError, TypeError) as bad:
             raise Unauthenticated("TOKEN_INVALID", f"the token was refused: {bad}; use one made here") from bad
         if len(self._seen) >= _CACHED_TOKENS:
             self._seen.pop(next(iter(self._seen)))
@@ -186,7 +186,7 @@ def _still_good(path: Path, who: Caller, verifier: Verifier, clock: Clock) -> bo
         token = path.read_text().strip()
         expires = float(jwt.decode(token, options={"verify_signature": False})["exp"])
         return verifier.verify(token) == who and expires - clock.now_ms() / 1000 > TOKEN_LIFE / 2
-    except (OSError, Unauthenticated, jwt.InvalidTokenError, KeyError):
+    except (OSError, Unauthenticated, jwt.PyJWTError, KeyError):
         return False
 
 

@@ -65,6 +65,16 @@ def permissions_of(services: Iterable[ServiceDescriptor]) -> Permissions:
     return found
 
 
+def unary_methods(services: Iterable[ServiceDescriptor]) -> frozenset[str]:
+    """Full paths of the methods that take one request and give one response."""
+    return frozenset(
+        f"/{service.full_name}/{method.name}"
+        for service in services
+        for method in service.methods
+        if not method.client_streaming and not method.server_streaming
+    )
+
+
 class Guard(grpc.aio.ServerInterceptor):
     """Guards every method, unary or streaming, in one place."""
 

@@ -18,7 +18,7 @@ from infra.channels import MAX_MESSAGE_BYTES, Readiness, dial, file_token
 from infra.clock import Clock, SystemClock
 from infra.errors import Internal, Precondition, cause_of
 from infra.ids import Ids, system_ids
-from infra.interceptors import Guard, permissions_of
+from infra.interceptors import Guard, permissions_of, unary_methods
 from infra.log import event_logger
 from infra.reflection import enable_reflection
 from infra.settings import Settings, split_address
@@ -155,18 +155,25 @@ async def _started(
 ) -> AsyncGenerator[_Started]:
     clock = clock or SystemClock()
     ids = ids or system_ids(clock)
-    permissions = permissions_of(descriptor for service in services for descriptor in service.descriptors)
+    descriptors = [descriptor for service in services for descriptor in service.descriptors]
+    permissions = permissions_of(descriptors)
     prepare_identity(settings, clock, ids)
     async with AsyncExitStack() as stack:
         told = await stack.enter_async_context(telemetry(settings, settings.node_id, ids))
         guard = Guard(permissions, Verifier(settings.keys_dir, clock), settings, ids)
-        traced = told.server_interceptors(permissions.keys())
+        traced = told.server_interceptors(unary_methods(descriptors))
         server = grpc.aio.server(interceptors=[*traced, guard], options=_OPTIONS)
         runtime = Runtime(settings, clock, ids, told, _bind(server, settings.listen), stack)
-        for service in services:
-            register = await stack.enter_async_context(service.open(runtime))
-            register(server)
-        checks = await _describe(server, services)
+        try:
+            for service in services:
+                register = await stack.enter_async_context(service.open(runtime))
+                register(server)
+        except BaseException:
+            # Only a server that was started gives its port back.
+            await server.start()
+            await server.stop(None)
+            raise
+        checks = await _describe(server, [descriptor.full_name for descriptor in descriptors])
         await server.start()
         # A task of its own, not a TaskGroup around the yield: a test's fixture is left by another task than entered.
         loops = asyncio.create_task(runtime.run_loops(), name="mesh.loops")  # noqa: TID251  # awaited by _drain
@@ -190,9 +197,8 @@ def _bind(server: grpc.aio.Server, listen: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _describe(server: grpc.aio.Server, services: tuple[Service, ...]) -> health.aio.HealthServicer:
+async def _describe(server: grpc.aio.Server, names: list[str]) -> health.aio.HealthServicer:
     """Health per service and as a whole; reflection."""
-    names = [descriptor.full_name for service in services for descriptor in service.descriptors]
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     for name in (health.OVERALL_HEALTH, *names):

@@ -1,0 +1,69 @@
+import asyncio
+
+from infra.clock import ManualClock, SystemClock
+
+
+async def test_sleepers_wake_in_the_order_of_their_times() -> None:
+    clock, woken = ManualClock(), list[tuple[str, float]]()
+
+    async def sleeper(name: str, seconds: float) -> None:
+        await clock.sleep(seconds)
+        woken.append((name, clock.monotonic()))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(sleeper("late", 3))
+        group.create_task(sleeper("early", 1))
+        await clock.until_sleeping(2)
+        await clock.advance(5)
+    assert woken == [("early", 1), ("late", 3)]
+    assert clock.monotonic() == 5
+
+
+async def test_a_sleeper_stays_asleep_until_its_time_has_come() -> None:
+    clock = ManualClock()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(clock.sleep(2))
+        await clock.until_sleeping()
+        await clock.advance(1.9)
+        assert not task.done()
+        await clock.advance(0.1)
+        assert task.done()
+
+
+async def test_a_loop_that_sleeps_again_is_seen_sleeping_again() -> None:
+    clock, rounds = ManualClock(), list[int]()
+
+    async def loop() -> None:
+        while True:
+            rounds.append(clock.now_ms())
+            await clock.sleep(1)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(loop())
+        for _ in range(3):
+            await clock.until_sleeping()
+            await clock.advance(1)
+        await clock.until_sleeping()
+        task.cancel()
+    assert [later - rounds[0] for later in rounds] == [0, 1000, 2000, 3000]
+
+
+async def test_a_cancelled_sleeper_is_not_counted_as_sleeping() -> None:
+    clock = ManualClock()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(clock.sleep(1))
+        await clock.until_sleeping()
+        task.cancel()
+    assert clock.sleeping == 0
+
+
+def test_a_jump_of_the_wall_clock_leaves_monotonic_time_alone() -> None:
+    clock = ManualClock(start_ms=1000)
+    clock.jump(-0.5)
+    assert (clock.now_ms(), clock.monotonic()) == (500, 0)
+
+
+def test_the_system_clock_never_runs_backwards() -> None:
+    clock = SystemClock()
+    times = [clock.monotonic() for _ in range(100)]
+    assert times == sorted(times)

@@ -1,5 +1,7 @@
 """One Chromium of our own: started in its own process group, watched, restarted, and never left behind."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import shutil
@@ -18,6 +20,7 @@ from infra.errors import Precondition, Unavailable
 from infra.ids import Ids
 from infra.log import event_logger
 from infra.processes import Child, alive, end_group, find_marked, process_id, read_pidfile, spawn, write_pidfile
+from infra.settings import environment
 
 log = event_logger(__name__)
 
@@ -39,17 +42,34 @@ _FEATURES_OFF: Final = (
 )
 _FLAGS: Final = (
     "--remote-debugging-port=0",
-    "--no-first-run", "--no-default-browser-check", "--disable-default-apps", "--disable-search-engine-choice-screen",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-domain-reliability",
-    "--disable-client-side-phishing-detection", "--disable-field-trial-config", "--metrics-recording-only", "--no-pings", "--no-service-autorun",
-    "--disable-extensions", "--disable-component-extensions-with-background-pages", "--disable-breakpad", "--disable-crash-reporter",
-    "--password-store=basic", "--use-mock-keychain", "--mute-audio", "--disable-dev-shm-usage", "--force-color-profile=srgb",
-    "--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding",
-    "--disable-back-forward-cache", "--disable-hang-monitor", "--disable-prompt-on-repost", "--disable-popup-blocking", "--site-per-process",
+    *(
+        "--no-first-run",
+        "--no-default-browser-check",
+        "--disable-default-apps",
+        "--disable-search-engine-choice-screen",
+    ),
+    # Nothing leaves but what a page or an action asks for.
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-domain-reliability",
+    ),
+    *("--disable-client-side-phishing-detection", "--disable-field-trial-config", "--metrics-recording-only"),
+    *("--no-pings", "--no-service-autorun", "--disable-breakpad", "--disable-crash-reporter"),
     # WebRTC would reach the network past any proxy.
-    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp", "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+    *("--disable-extensions", "--disable-component-extensions-with-background-pages", "--mute-audio"),
+    *("--password-store=basic", "--use-mock-keychain", "--disable-dev-shm-usage", "--force-color-profile=srgb"),
+    # Every tab behaves as if it were in front.
+    *("--disable-background-timer-throttling", "--disable-renderer-backgrounding"),
+    *("--disable-backgrounding-occluded-windows", "--disable-back-forward-cache", "--disable-hang-monitor"),
+    *("--disable-prompt-on-repost", "--disable-popup-blocking", "--site-per-process"),
     f"--disable-features={','.join(_FEATURES_OFF)}",
-)  # fmt: skip
+)
+#: The worker's own settings and secrets are not for a process that runs other people's code.
+_OURS: Final = "SKYAGENT_"
 
 
 def find_executable(configured: Path | None) -> Path:
@@ -115,7 +135,11 @@ class Chromium:
         if me := process_id(os.getpid()):
             write_pidfile(_owner_file(profile), me)
         self._child = await spawn(
-            self._arguments(executable, profile), self._clock, log_path=profile / "chromium.log", marker=profile.name
+            self._arguments(executable, profile),
+            self._clock,
+            env={name: value for name, value in environment().items() if not name.startswith(_OURS)},
+            log_path=profile / "chromium.log",
+            marker=profile.name,
         )
         self.died = asyncio.Event()
         endpoint = await self._endpoint(self._child, profile)
@@ -140,15 +164,11 @@ class Chromium:
     async def _endpoint(self, child: Child, profile: Path) -> str:
         port_file = profile / "DevToolsActivePort"
         until = self._clock.monotonic() + self._config.launch_timeout
-        exited = asyncio.ensure_future(child.wait())
-        try:
-            while self._clock.monotonic() < until and not exited.done():
-                lines = port_file.read_text().split("\n") if port_file.exists() else []
-                if len(lines) > 1 and lines[1]:
-                    return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
-                await self._clock.sleep(_POLL)
-        finally:
-            exited.cancel()
+        while self._clock.monotonic() < until and alive(child.identity):
+            lines = port_file.read_text().split("\n") if port_file.exists() else []
+            if len(lines) > 1 and lines[1]:
+                return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
+            await self._clock.sleep(_POLL)
         raise Unavailable(
             "CHROMIUM_NOT_STARTED",
             f"Chromium gave no debugging address; its log ends: {_tail(profile / 'chromium.log')}",

@@ -1,5 +1,7 @@
 """What a browser worker is told at start."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 

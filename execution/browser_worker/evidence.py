@@ -1,5 +1,7 @@
 """What proves an action: a picture, what the page said, what went over the wire. Stored before the outcome is sent."""
 
+from __future__ import annotations
+
 import asyncio
 import base64
 import json
@@ -9,10 +11,10 @@ from google.protobuf.json_format import MessageToDict
 from playwright.async_api import Error as PlaywrightError
 
 from execution.browser_worker import observe
+from execution.browser_worker.cdp import Json, send
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import DocumentGone
 from execution.browser_worker.tab import Tab
-from execution.browser_worker.worlds import Json, send
 from infra.log import event_logger
 from skyagent.common.v1.blob_pb2 import BlobRef
 

@@ -1,5 +1,7 @@
 """The browser kind of worker: from an assignment to an outcome."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -225,29 +227,26 @@ class BrowserExecutor:
 
     async def _while_alive(self, step: Step, work: Coroutine[None, None, None], *, dialogs: bool) -> None:
         """Runs until done, or until the browser, the page's process or a dialog ends it."""
-        died = self._chromium.died
-        working = asyncio.ensure_future(work)
-        watchers = [asyncio.ensure_future(each.wait()) for each in (died, step.tab.crashed)]
-        dialog = asyncio.ensure_future(step.tab.dialog_opened.wait())
-        try:
-            await asyncio.wait(
-                {working, *watchers, *([dialog] if dialogs else [])}, return_when=asyncio.FIRST_COMPLETED
-            )
-            if working.done() and not any(each.is_set() for each in (died, step.tab.crashed)):
-                working.result()
-            elif any(watcher.done() for watcher in watchers):
-                raise BrowserDied
-            else:
-                raise self._dialog_stop(step)
-        except PlaywrightError:
-            # Playwright often hears of a death before we do.
-            if await _soon(died) or step.tab.crashed.is_set():
-                raise BrowserDied from None
-            raise
-        finally:
-            for task in (working, dialog, *watchers):
-                task.cancel()
-            await asyncio.gather(working, dialog, *watchers, return_exceptions=True)
+        died, crashed = self._chromium.died, step.tab.crashed
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(_error_of(work))
+            ends = [died, crashed, *([step.tab.dialog_opened] if dialogs else [])]
+            watching = [group.create_task(_wait(each)) for each in ends]
+            try:
+                await asyncio.wait({working, *watching}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (working, *watching):
+                    task.cancel()
+        if died.is_set() or crashed.is_set():
+            raise BrowserDied
+        if working.cancelled():
+            raise self._dialog_stop(step)
+        error = working.result()
+        # Playwright often hears of a death before we do.
+        if isinstance(error, PlaywrightError) and (await _soon(died) or crashed.is_set()):
+            raise BrowserDied
+        if error:
+            raise error
 
     def _dialog_stop(self, step: Step) -> Stopped:
         dialog = step.tab.dialog
@@ -263,7 +262,9 @@ class BrowserExecutor:
             EFFECT_NONE if unsent else None,
         )
 
-    def _failed(self, step: Step, status: pb.BrowserStatus, message: str, effect: Effect | None = None) -> Outcome:
+    def _failed(
+        self, step: Step, status: pb.BrowserStatus.ValueType, message: str, effect: Effect.ValueType | None = None
+    ) -> Outcome:
         if status == pb.BROWSER_STATUS_POLICY_DENIED and not step.tab.network.sent_unsafe(step.mark):
             effect = EFFECT_NONE
         return outcomes.failed(step.result, status, message, effect if effect is not None else _effect(step))
@@ -306,14 +307,27 @@ class BrowserExecutor:
             await step.observe(wanted)
 
 
-def _effect(step: Step) -> Effect:
+def _effect(step: Step) -> Effect.ValueType:
     return outcomes.effect_of_stop(step.effect_class, dispatched=step.dispatched)
 
 
 def _moved_on(action: Action, before: tuple[int, int], after: tuple[int, int]) -> bool:
     """Whether an action changed the document although it was not one that is meant to."""
     meant = action.browser.WhichOneof("action") in {*LOADS, "tabs"} or action.browser.click.expect_navigation
-    return not meant and before != after and before != (0, 0)
+    return not meant and before not in (after, (0, 0))
+
+
+async def _error_of(work: Coroutine[None, None, None]) -> Exception | None:
+    """Runs to the end, so that a group of tasks is not torn down by an answer."""
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001 - raised again by whoever asked
+        return error
+    return None
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 async def _soon(event: asyncio.Event) -> bool:

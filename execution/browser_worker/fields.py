@@ -1,5 +1,7 @@
 """Setting form fields and reading them back."""
 
+from __future__ import annotations
+
 from typing import Final, TypedDict
 
 from execution.browser_worker import values

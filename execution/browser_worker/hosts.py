@@ -1,5 +1,7 @@
 """Which addresses a mission may reach. The egress proxy is the wall; this is the sign on the door, with a reason."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from typing import Final

@@ -1,5 +1,7 @@
 """What a tab asked the network for, and what came back on the wire."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Sequence
 from typing import Final
@@ -39,7 +41,7 @@ class Flight:
 
     @property
     def redirect(self) -> bool:
-        return bool(self.exchange.location) and self.exchange.status // 100 == 3  # noqa: PLR2004
+        return bool(self.exchange.location) and self.exchange.status // 100 == 3
 
     @property
     def settled(self) -> bool:

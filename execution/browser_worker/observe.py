@@ -1,15 +1,18 @@
 """What a page looks like to an agent: frames put together, differences, the budget, the boundary around page text."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NotRequired, TypedDict
 
+from execution.browser_worker.cdp import Json
+from execution.browser_worker.document import Document
 from execution.browser_worker.stops import DocumentGone, Stopped
 from execution.browser_worker.tab import Tab
 from execution.browser_worker.targets import Element
-from execution.browser_worker.worlds import Document, Json
 from skyagent.execution.v1 import browser_pb2 as pb
 
 CHARACTERS_PER_TOKEN: Final = 4
@@ -222,7 +225,7 @@ def _field(record: FieldRecord) -> pb.FormField:
     )  # fmt: skip
 
 
-def wants_all(scope: pb.ObserveScope) -> bool:
+def wants_all(scope: pb.ObserveScope.ValueType) -> bool:
     """Whether a scope covers the whole page."""
     return scope == pb.OBSERVE_SCOPE_FULL
 

@@ -1,5 +1,7 @@
 """From what happened to what is reported: status, effect, reason. Pure."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 
 from execution.browser_worker.stops import reason_of
@@ -27,7 +29,7 @@ from skyagent.execution.v1.effect_pb2 import (
 MAX_MESSAGE = 4000
 
 
-def effect_of_stop(effect_class: EffectClass, *, dispatched: bool) -> Effect:
+def effect_of_stop(effect_class: EffectClass.ValueType, *, dispatched: bool) -> Effect.ValueType:
     """The effect of an action that did not end as asked."""
     if effect_class == EFFECT_CLASS_READ or not dispatched:
         return EFFECT_NONE
@@ -40,7 +42,9 @@ def done(result: pb.BrowserResult, message: str) -> Outcome:
     return Outcome(status=OUTCOME_STATUS_OK, effect=EFFECT_DONE, message=message[:MAX_MESSAGE], browser=result)
 
 
-def failed(result: pb.BrowserResult, status: pb.BrowserStatus, message: str, effect: Effect) -> Outcome:
+def failed(
+    result: pb.BrowserResult, status: pb.BrowserStatus.ValueType, message: str, effect: Effect.ValueType
+) -> Outcome:
     """The outcome of an action that ended otherwise."""
     result.status = status
     return Outcome(
@@ -57,7 +61,7 @@ def refused(reason: str, message: str) -> Outcome:
     return Outcome(status=OUTCOME_STATUS_REFUSED, effect=EFFECT_NONE, message=message[:MAX_MESSAGE], reason=reason)
 
 
-def cancelled(effect: Effect) -> Outcome:
+def cancelled(effect: Effect.ValueType) -> Outcome:
     """The outcome of an action that was told to stop."""
     return Outcome(status=OUTCOME_STATUS_CANCELLED, effect=effect, message="cancelled while it ran", reason="CANCELLED")
 
@@ -65,7 +69,7 @@ def cancelled(effect: Effect) -> Outcome:
 def batch(actions: Sequence[Action], outcomes: Sequence[Outcome]) -> Outcome:
     """The outcome of a batch: that of its last action, with the effect of those that may not simply be run again."""
     last = outcomes[-1]
-    status: OutcomeStatus = last.status
+    status: OutcomeStatus.ValueType = last.status
     message, reason = last.message, last.reason
     if status != OUTCOME_STATUS_OK:
         message = f"action {len(outcomes)} of {len(actions)}: {last.message}"
@@ -83,7 +87,7 @@ def batch(actions: Sequence[Action], outcomes: Sequence[Outcome]) -> Outcome:
     )
 
 
-def _effect_of_batch(ran: Sequence[tuple[Action, Outcome]]) -> Effect:
+def _effect_of_batch(ran: Sequence[tuple[Action, Outcome]]) -> Effect.ValueType:
     """Fields that were filled again and again matter less than the one press of "Save"."""
     careful = [outcome.effect for action, outcome in ran if action.effect_class >= EFFECT_CLASS_PROBEABLE]
     acting = [outcome.effect for action, outcome in ran if action.effect_class > EFFECT_CLASS_READ]
@@ -92,6 +96,6 @@ def _effect_of_batch(ran: Sequence[tuple[Action, Outcome]]) -> Effect:
     return _strongest(acting) if acting else _strongest(outcome.effect for _, outcome in ran)
 
 
-def _strongest(effects: Iterable[Effect]) -> Effect:
+def _strongest(effects: Iterable[Effect.ValueType]) -> Effect.ValueType:
     seen = set(effects)
     return next((effect for effect in (EFFECT_UNKNOWN, EFFECT_DONE) if effect in seen), EFFECT_NONE)

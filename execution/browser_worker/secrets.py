@@ -1,5 +1,7 @@
 """Secrets: resolved at the last hop, and scrubbed from everything that leaves."""
 
+from __future__ import annotations
+
 import base64
 import re
 from collections.abc import Mapping
@@ -12,6 +14,8 @@ from google.protobuf.message import Message
 from execution.browser_worker.stops import Refused
 
 _PLACEHOLDER: Final = re.compile(r"\{\{\s*secret:([A-Za-z0-9_.-]{1,64})\s*\}\}")
+_VARIABLE: Final = "SKYAGENT_SECRET_"
+_HOSTS: Final = "__HOSTS"
 #: Shorter values are not scrubbed: they would tear holes into ordinary text.
 _MIN_SCRUBBED: Final = 4
 
@@ -42,6 +46,19 @@ class MappingSecrets:
         return self._values.get(_folded(name))
 
 
+def secrets_of(environment: Mapping[str, str]) -> MappingSecrets:
+    """SKYAGENT_SECRET_<NAME> is a secret; SKYAGENT_SECRET_<NAME>__HOSTS, if set, names the hosts it is bound to."""
+    values = {
+        name.removeprefix(_VARIABLE): value
+        for name, value in environment.items()
+        if name.startswith(_VARIABLE) and not name.endswith(_HOSTS)
+    }
+    return MappingSecrets(
+        {name: Secret(value, tuple(environment.get(f"{_VARIABLE}{name}{_HOSTS}", "").replace(",", " ").split()))
+         for name, value in values.items()}
+    )  # fmt: skip
+
+
 def _folded(name: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
 
@@ -58,7 +75,7 @@ class Vault:
         return _PLACEHOLDER.search(text) is not None
 
     def resolve(self, text: str, host: str) -> str:
-        """The text with its secrets filled in, for a page of that host. Raises Refused for an unknown or bound secret."""
+        """The text with its secrets filled in, for a page of that host. Raises Refused for one unknown or bound elsewhere."""
 
         def value_of(match: re.Match[str]) -> str:
             name = match[1]

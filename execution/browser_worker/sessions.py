@@ -1,5 +1,7 @@
 """Sessions: one browser context each, kept across crashes of the browser and of the worker."""
 
+from __future__ import annotations
+
 import asyncio
 from contextlib import suppress
 from typing import Final
@@ -9,11 +11,11 @@ from playwright.async_api import Error as PlaywrightError
 
 from execution.browser_worker.chromium import Chromium
 from execution.browser_worker.config import BrowserConfig
+from execution.browser_worker.document import Numbers
 from execution.browser_worker.hosts import HostList
 from execution.browser_worker.stops import DocumentGone, Refused
 from execution.browser_worker.store import SavedSession, SessionStore
 from execution.browser_worker.tab import Tab
-from execution.browser_worker.worlds import Numbers
 from infra.clock import Clock
 from infra.log import event_logger
 
@@ -78,8 +80,11 @@ class Session:
     async def watch(self, page: Page) -> Tab:
         """A page as a tab that is not in the list."""
         tab = Tab(page, self._config, self._clock, self.numbers)
-        await tab.open(lambda url: self.hosts.refusal(url))
+        await tab.open(self._refusal)
         return tab
+
+    def _refusal(self, url: str) -> str:
+        return self.hosts.refusal(url)
 
     async def adopt_popups(self) -> None:
         """Takes over tabs that pages opened, as a person would see them come to the front, and drops closed ones."""

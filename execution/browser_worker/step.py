@@ -1,5 +1,7 @@
 """One action while it runs: where it acts, what it has found out, and whether it has touched the page."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -26,7 +28,7 @@ class Step:
 
     session: Session
     action: pb.BrowserAction
-    effect_class: EffectClass
+    effect_class: EffectClass.ValueType
     config: BrowserConfig
     clock: Clock
     ids: Ids

@@ -1,5 +1,7 @@
 """What a session is restored from after a crash: cookies, local storage and the last addresses, on disk."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -33,7 +35,8 @@ class SessionStore:
         path = self._path(run_id, session_id)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fresh = path.with_suffix(".new")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        fresh.touch(mode=0o600)
+        with fresh.open("w", encoding="utf-8") as file:
             json.dump(asdict(saved), file)
             file.flush()
             os.fsync(file.fileno())

@@ -1,16 +1,19 @@
 """One tab: its documents, its requests, its dialogs, and when it is still."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
-from typing import cast
 
-from playwright.async_api import CDPSession, Dialog, Download, Page
+from playwright.async_api import Dialog, Download, Page
 from playwright.async_api import Error as PlaywrightError
 
+from execution.browser_worker.cdp import Cdp, Record, record, send
 from execution.browser_worker.config import BrowserConfig
+from execution.browser_worker.document import Numbers
 from execution.browser_worker.network import Network
 from execution.browser_worker.stops import DocumentGone
-from execution.browser_worker.worlds import Json, Numbers, Worlds, send
+from execution.browser_worker.worlds import Worlds
 from infra.clock import Clock
 
 _LOCAL_FRAMES = ("about:", "data:", "blob:")
@@ -52,7 +55,7 @@ class Tab:
         await send(self.worlds.cdp, "Fetch.enable", {"patterns": [{"urlPattern": "*", "resourceType": "Document"}]})
 
     @property
-    def cdp(self) -> CDPSession:
+    def cdp(self) -> Cdp:
         return self.worlds.cdp
 
     @property
@@ -64,9 +67,9 @@ class Tab:
         self.denials.append((url, reason))
         self.network.stir()
 
-    async def _judge(self, event: dict[str, Json]) -> None:
-        request = cast("dict[str, str]", event["request"])
-        url = request["url"]
+    async def _judge(self, event: Record) -> None:
+        request = record(event["request"])
+        url = str(request["url"])
         in_frame = event.get("frameId") != self.worlds.main_frame_id
         reason = "" if in_frame and url.startswith(_LOCAL_FRAMES) else self._refusal(url)
         try:

@@ -1,15 +1,16 @@
 """From what an action names to one element, or to a typed answer why not."""
 
-import asyncio
+from __future__ import annotations
+
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NotRequired, TypedDict
 
 from execution.browser_worker.config import BrowserConfig
+from execution.browser_worker.document import Document
 from execution.browser_worker.stops import DocumentGone, Stopped
 from execution.browser_worker.tab import Tab
-from execution.browser_worker.worlds import Document
 from infra.clock import Clock
 from skyagent.execution.v1 import browser_pb2 as pb
 
@@ -186,7 +187,6 @@ class Targets:
         try:
             await self._tab.worlds.main.call(bool, "changed", limit * 1000)
         except DocumentGone:
-            await asyncio.sleep(0)
             await self._tab.network.stirred(limit)
 
 

@@ -1,5 +1,7 @@
 """What a person writes, what a field takes, and whether the one is the other. Pure."""
 
+from __future__ import annotations
+
 import re
 from datetime import date, time
 from decimal import Decimal

@@ -1,117 +1,19 @@
-"""Our script in every document: an isolated world per frame, also in frames that live in other processes."""
+"""The live documents of a tab, also those in frames that live in other processes."""
 
-import json
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
-from playwright.async_api import BrowserContext, CDPSession, Frame, Page
+from playwright.async_api import BrowserContext, Frame, Page
 from playwright.async_api import Error as PlaywrightError
 
+from execution.browser_worker.cdp import Cdp, Record, open_cdp, record, send
+from execution.browser_worker.document import Document, Numbers, page_script
 from execution.browser_worker.stops import DocumentGone
-from infra.errors import Internal
 
-Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
-T = TypeVar("T")
-
+#: Name of the isolated world of our script: the page can neither see nor change what is in it.
 _WORLD: Final = "skyagent"
-_PARTS: Final = ("elements.js", "visibility.js", "snapshot.js", "fields.js", "acting.js", "reading.js")
-_CALLED: Final = (
-    "snapshot", "formFields", "readField", "setField", "leaveField", "locate", "ready", "frameOrigin", "boxOfNode", "submissionBarrier",
-    "focusNode", "scrollNode", "quiet", "changed", "readText", "readTables", "showsText", "nodeOf", "numberOf", "markSecret",
-)  # fmt: skip
-_GONE: Final = (
-    "Cannot find context", "Execution context was destroyed", "Inspected target navigated", "Target closed", "Session closed",
-    "has been closed", "Cannot find frame", "uniqueContextId not found", "Frame with the given", "has been detached", "No node with given",
-)  # fmt: skip
-
-
-@cache
-def page_script() -> str:
-    """The files of page/ as one function whose inner functions are called by name."""
-    parts = "\n".join(files(__package__).joinpath("page", name).read_text("utf-8") for name in _PARTS)
-    return f"(() => {{\nif (globalThis.__skyagent) return;\n{parts}\nglobalThis.__skyagent = {{ {', '.join(_CALLED)} }};\n}})()"
-
-
-async def send(session: CDPSession, method: str, parameters: dict[str, Json] | None = None) -> dict[str, Json]:
-    """One command of the Chrome DevTools Protocol. Raises DocumentGone when its target went away."""
-    try:
-        return cast("dict[str, Json]", await session.send(method, parameters or {}))
-    except PlaywrightError as error:
-        if any(sign in error.message for sign in _GONE):
-            raise DocumentGone(error.message) from error
-        raise
-
-
-@dataclass(eq=False, slots=True)
-class Document:
-    """One document in one frame, for as long as it lives."""
-
-    cdp: CDPSession
-    context_id: int
-    frame_id: str
-    #: Number of its frame within the session.
-    frame: int
-    #: Number of the document within the session; never used again.
-    epoch: int
-    #: Node number of the frame element in the parent document; 0 when not known yet.
-    owner: int = 0
-
-    @property
-    def prefix(self) -> str:
-        """What references to its nodes begin with."""
-        return f"f{self.frame}e{self.epoch}:"
-
-    async def call(self, shape: type[T], function: str, *arguments: Json) -> T:
-        """Calls one of our functions in the document, in one round trip. `shape` is what it returns."""
-        result = await send(
-            self.cdp,
-            "Runtime.callFunctionOn",
-            {
-                "functionDeclaration": f"function(...values) {{ return __skyagent.{function}(...values) }}",
-                "executionContextId": self.context_id,
-                "arguments": [{"value": value} for value in arguments],
-                "returnByValue": True,
-                "awaitPromise": True,
-            },
-        )
-        if details := result.get("exceptionDetails"):
-            raise Internal("PAGE_SCRIPT_FAILED", f"{function} failed in the page: {json.dumps(details)[:1500]}")
-        value = cast("dict[str, Json]", result["result"]).get("value")
-        return cast("T", value)
-
-    async def handle(self, number: int) -> str:
-        """The DevTools object id of a node, for commands that take one."""
-        result = await send(
-            self.cdp,
-            "Runtime.callFunctionOn",
-            {
-                "functionDeclaration": "function(number) { return __skyagent.nodeOf(number) }",
-                "executionContextId": self.context_id,
-                "arguments": [{"value": number}],
-            },
-        )
-        found = cast("dict[str, Json]", result["result"]).get("objectId")
-        if not isinstance(found, str):
-            raise DocumentGone("the node is gone")
-        return found
-
-
-@dataclass(slots=True)
-class Numbers:
-    """Numbers of frames and documents within a session; they only grow, so that an old reference can never hit."""
-
-    epoch: int = 0
-    frames: dict[str, int] = field(default_factory=dict[str, int])
-
-    def frame(self, frame_id: str) -> int:
-        return self.frames.setdefault(frame_id, len(self.frames))
-
-    def next_epoch(self) -> int:
-        self.epoch += 1
-        return self.epoch
 
 
 class Worlds:
@@ -124,14 +26,14 @@ class Worlds:
         self._documents: dict[str, Document] = {}
         self._parents: dict[str, str] = {}
         self._unchecked: set[Frame] = set()
-        self._sessions: dict[Frame, CDPSession] = {}
+        self._sessions: dict[Frame, Cdp] = {}
         self.main_frame_id = ""
-        self.cdp: CDPSession
+        self.cdp: Cdp
 
     async def open(self) -> None:
         """Puts the script into every document of the tab that is there and that will come."""
         self._page.on("framenavigated", self._frame_navigated)
-        self.cdp = await self._context.new_cdp_session(self._page)
+        self.cdp = await open_cdp(self._context, self._page)
         self.main_frame_id = await self._equip(self.cdp)
         self._unchecked.update(frame for frame in self._page.frames if frame != self._page.main_frame)
 
@@ -183,21 +85,21 @@ class Worlds:
                 "Runtime.callFunctionOn",
                 {
                     "functionDeclaration": "function() { return __skyagent.numberOf(this) }",
-                    "objectId": cast("dict[str, Json]", node["object"])["objectId"],
+                    "objectId": record(node["object"])["objectId"],
                     "returnByValue": True,
                 },
             )
             child.owner = int(cast("dict[str, int]", number["result"])["value"])
         return child.owner
 
-    async def _equip(self, session: CDPSession) -> str:
+    async def _equip(self, session: Cdp) -> str:
         session.on("Runtime.executionContextCreated", lambda event: self._created(session, event))
         session.on("Runtime.executionContextDestroyed", lambda event: self._destroyed(session, event))
-        session.on("Runtime.executionContextsCleared", lambda _: self._cleared(session))
-        session.on("Page.frameAttached", lambda event: self._parents.update({event["frameId"]: event["parentFrameId"]}))
+        session.on("Runtime.executionContextsCleared", lambda _: self._forget(lambda each: each.cdp is session))
+        session.on("Page.frameAttached", self._attached)
         session.on("Page.frameDetached", self._detached)
         await send(session, "Page.enable")
-        tree = cast("dict[str, Json]", (await send(session, "Page.getFrameTree"))["frameTree"])
+        tree = record((await send(session, "Page.getFrameTree"))["frameTree"])
         self._learn_parents(tree)
         await send(session, "DOM.enable")
         await send(session, "Runtime.enable")
@@ -206,20 +108,20 @@ class Worlds:
             "Page.addScriptToEvaluateOnNewDocument",
             {"source": page_script(), "worldName": _WORLD, "runImmediately": True},
         )
-        return str(cast("dict[str, Json]", tree["frame"])["id"])
+        return str(record(tree["frame"])["id"])
 
-    def _learn_parents(self, tree: dict[str, Json]) -> None:
+    def _learn_parents(self, tree: Record) -> None:
         frame = cast("dict[str, str]", tree["frame"])
         if parent := frame.get("parentId"):
             self._parents.setdefault(frame["id"], parent)
-        for child in cast("list[dict[str, Json]]", tree.get("childFrames") or []):
+        for child in cast("list[Record]", tree.get("childFrames") or []):
             self._learn_parents(child)
 
-    def _created(self, session: CDPSession, event: dict[str, Json]) -> None:
-        context = cast("dict[str, Json]", event["context"])
+    def _created(self, session: Cdp, event: Record) -> None:
+        context = record(event["context"])
         if context["name"] != _WORLD:
             return
-        frame_id = str(cast("dict[str, Json]", context["auxData"])["frameId"])
+        frame_id = str(record(context["auxData"])["frameId"])
         self._documents[frame_id] = Document(
             session,
             int(cast("int", context["id"])),
@@ -228,13 +130,13 @@ class Worlds:
             self._numbers.next_epoch(),
         )
 
-    def _destroyed(self, session: CDPSession, event: dict[str, Json]) -> None:
+    def _destroyed(self, session: Cdp, event: Record) -> None:
         self._forget(lambda each: each.cdp is session and each.context_id == event["executionContextId"])
 
-    def _cleared(self, session: CDPSession) -> None:
-        self._forget(lambda each: each.cdp is session)
+    def _attached(self, event: Record) -> None:
+        self._parents[str(event["frameId"])] = str(event["parentFrameId"])
 
-    def _detached(self, event: dict[str, Json]) -> None:
+    def _detached(self, event: Record) -> None:
         if event.get("reason") != "swap":
             self._forget(lambda each: each.frame_id == event["frameId"])
 
@@ -253,7 +155,7 @@ class Worlds:
                 self._sessions.pop(frame, None)
                 continue
             try:
-                session = await self._context.new_cdp_session(frame)
+                session = await open_cdp(self._context, frame)
                 self._sessions[frame] = session
                 await self._equip(session)
             except (PlaywrightError, DocumentGone):

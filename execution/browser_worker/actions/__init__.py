@@ -1,5 +1,7 @@
 """The actions by name: what each does to a step. A module for each noun."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 

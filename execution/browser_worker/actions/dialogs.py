@@ -1,5 +1,7 @@
 """JavaScript dialogs."""
 
+from __future__ import annotations
+
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import Stopped
 from skyagent.execution.v1 import browser_pb2 as pb

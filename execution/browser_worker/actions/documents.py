@@ -1,5 +1,7 @@
 """Going from document to document."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from playwright.async_api import Error as PlaywrightError

@@ -1,13 +1,15 @@
 """Files: printed, given to a page, taken from a page."""
 
+from __future__ import annotations
+
 import mimetypes
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from execution.browser_worker.cdp import Json, send
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import Stopped
-from execution.browser_worker.worlds import Json, send
 from infra.digest import digest_hex
 from skyagent.common.v1.blob_pb2 import BlobRef
 from skyagent.execution.v1 import browser_pb2 as pb

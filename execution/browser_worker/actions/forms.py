@@ -1,5 +1,7 @@
 """Forms: fields set, chosen, ticked, and read back."""
 
+from __future__ import annotations
+
 from execution.browser_worker import fields
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import Stopped

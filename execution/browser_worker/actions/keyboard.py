@@ -1,5 +1,7 @@
 """What a person does with a keyboard."""
 
+from __future__ import annotations
+
 from playwright.async_api import Error as PlaywrightError
 
 from execution.browser_worker.step import Step

@@ -1,5 +1,7 @@
 """What a person does with a mouse."""
 
+from __future__ import annotations
+
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -10,7 +12,7 @@ from execution.browser_worker.targets import Element, Spot
 from skyagent.execution.v1 import browser_pb2 as pb
 from skyagent.execution.v1.effect_pb2 import EFFECT_NONE
 
-_BUTTONS: Final[dict[pb.MouseButton, Literal["left", "middle", "right"]]] = {
+_BUTTONS: Final[dict[pb.MouseButton.ValueType, Literal["left", "middle", "right"]]] = {
     pb.MOUSE_BUTTON_UNSPECIFIED: "left",
     pb.MOUSE_BUTTON_LEFT: "left",
     pb.MOUSE_BUTTON_MIDDLE: "middle",

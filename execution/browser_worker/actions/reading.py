@@ -1,5 +1,7 @@
 """Looking: observations, content, pictures."""
 
+from __future__ import annotations
+
 from contextlib import suppress
 from typing import Final, TypedDict
 
@@ -8,10 +10,11 @@ from playwright.async_api import Error as PlaywrightError
 from execution.browser_worker import evidence
 from execution.browser_worker import observe as observing
 from execution.browser_worker.actions import documents
+from execution.browser_worker.cdp import Json
+from execution.browser_worker.document import Document
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import DocumentGone, Stopped
 from execution.browser_worker.targets import Element
-from execution.browser_worker.worlds import Document, Json
 from skyagent.execution.v1 import browser_pb2 as pb
 
 _DEFAULT_BYTES: Final = 256 * 1024

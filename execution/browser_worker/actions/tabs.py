@@ -1,5 +1,7 @@
 """Tabs of a session."""
 
+from __future__ import annotations
+
 from execution.browser_worker.actions import documents
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import Stopped

@@ -1,5 +1,7 @@
 """Waiting until something is so."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Awaitable, Callable
 

@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 LIMIT = Decimal("10000.00")
 """Above it a person is asked; exactly one record of a set is."""
+COUNT = 12
 FIRST_DAY, DAYS = date(2026, 1, 5), 300
 
 # A person's headings, not the form's labels: matching them is part of the work.
@@ -105,7 +106,7 @@ class Invoice:
         return {heading: shown[name] for name, heading in HEADINGS.items()}
 
 
-def make(ids: Ids, count: int = 12) -> tuple[Invoice, ...]:
+def make(ids: Ids, count: int = COUNT) -> tuple[Invoice, ...]:
     """So many invoices, all of different suppliers and numbers, exactly one of them above LIMIT and none near it.
 
     Raises InvalidArgument for more than there are suppliers.

@@ -1,4 +1,4 @@
-"""The last thing a person sees: the outcome table, what was amiss, where the report lies, and the RESULT line."""
+"""What frames the proof on a screen: the announcement before it, and after it the outcome table and the RESULT line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ from evals.end_to_end.outcome import result_of, shortcomings
 from evals.end_to_end.report import lines_of
 from evals.end_to_end.stage import Proven
 
+OPENING = """[bold]The proof mission[/]
+{records} invoices go from a file into Django's admin, through its pages, by a real browser, with no model.
+Meanwhile browser worker, Chromium, Envoy and control plane are killed, each in the middle of a save,
+one save is answered by a lie, and one invoice needs a person's yes.
+At the end somebody who took no part opens the application's own database.
+"""
 
-def print_ending(proven: Proven, console: Console) -> None:
-    """Print it; the RESULT line stands alone and unstyled, for whoever reads it by program."""
+
+def print_opening(records: int, console: Console) -> None:
+    """Say what is about to happen."""
+    console.print(OPENING.format(records=records), highlight=False, soft_wrap=True)
+
+
+def print_ending(proven: Proven, console: Console, farewell: str) -> None:
+    """Print it; the RESULT line comes last, alone and unstyled, for whoever reads it by program."""
     console.print()
     console.print(_table(proven))
     console.print()
@@ -20,13 +32,15 @@ def print_ending(proven: Proven, console: Console) -> None:
         console.print(f"  [bold red]✗[/] {sentence}", highlight=False)
     console.print(f"  report  {proven.evidence.report}", highlight=False, soft_wrap=True)
     console.print(f"  run     {proven.page}", highlight=False, soft_wrap=True)
+    if farewell:
+        console.print(f"  [dim]{farewell}[/]")
     print(result_of(proven.evidence).line(), file=console.file, flush=True)
 
 
 def _table(proven: Proven) -> Table:
     table = Table(title="What the application's own database holds", title_justify="left", box=None, header_style="dim")
-    for heading in ("invoice", "supplier"):
-        table.add_column(heading, no_wrap=True)
+    table.add_column("invoice", no_wrap=True)
+    table.add_column("supplier")
     table.add_column("amount", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("what was done to it")

@@ -24,7 +24,7 @@ class Stage(StrEnum):
     WAITING = "waiting"
     ENTERING = "entering"
     CHECKING = "checking"
-    ASKING = "asks you"
+    ASKING = "needs a yes"
     UNCERTAIN = "uncertain"
     DONE = "verified"
     FAILED = "failed"
@@ -35,7 +35,7 @@ class Stage(StrEnum):
 class Order:
     """The mission: enter the rows of this file into that site.
 
-    The site is given by its root; the pages by their paths below it; `list_path` has {number} where the record goes.
+    The site is given by its root; the pages by their paths below it; `list_path` has {key} where the number goes.
     """
 
     rows: Path

@@ -6,6 +6,7 @@ Exit codes: 0 the proof holds · 1 it does not · 2 wrong usage · 69 the mesh i
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evals.end_to_end.ending import print_ending
+from evals import records
+from evals.end_to_end.ending import print_ending, print_opening
 from evals.end_to_end.outcome import shortcomings
 from evals.end_to_end.person import any_key, person_for
 from evals.end_to_end.stage import Cast, OpenMesh, performed
@@ -24,6 +26,7 @@ from infra.errors import InvalidArgument, SkyError, Unavailable
 from infra.ids import system_ids
 
 FOLDER = Path("build/proof")
+LOG_WIDTH = 160
 HOLDS, FAILS, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 69, 130
 
 
@@ -57,17 +60,20 @@ async def perform(cast: Cast, keyboard: int, stay_s: float) -> int:
     me = asyncio.current_task()
     if me is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    print_opening(records.COUNT, cast.console)
     async with performed(cast) as proven:
-        print_ending(proven, cast.console)
-        if cast.console.is_terminal:
-            cast.console.print(f"[dim]The mesh is still up for {stay_s:.0f} s; press any key to stop it now.[/]")
+        stays = cast.console.is_terminal and os.isatty(keyboard)
+        farewell = f"the mesh stays up for {stay_s:.0f} s more; press any key to stop it now" if stays else ""
+        print_ending(proven, cast.console, farewell)
+        if stays:
             await any_key(keyboard, within_s=stay_s)
     return FAILS if shortcomings(proven.evidence) else HOLDS
 
 
 def run(options: Options, open_mesh: OpenMesh) -> int:
     """The whole program but for the command line; returns the exit code."""
-    console, keyboard = Console(), sys.stdin.fileno()
+    # A log has no width of its own; 80 columns would cut the tables.
+    console, keyboard = Console(width=None if sys.stdout.isatty() else LOG_WIDTH), sys.stdin.fileno()
     try:
         return asyncio.run(
             perform(cast_for(options, open_mesh, console, SystemClock(), keyboard), keyboard, options.stay_s)

@@ -93,7 +93,7 @@ def _verdict(stored: int, *, is_wrong: bool, is_denied: bool) -> str:
         return "absent, as a person decided" if is_denied else "missing"
     if stored > 1:
         return f"{stored} times"
-    return "altered" if is_wrong else "there once, every field right"
+    return "altered" if is_wrong else "once, every field right"
 
 
 def _link(target: Path, folder: Path) -> str:

@@ -61,10 +61,10 @@ class Frame:
     def _records(self) -> Table:
         table = Table(box=None, pad_edge=False, expand=False, header_style="dim")
         table.add_column("invoice", no_wrap=True)
-        table.add_column("supplier", no_wrap=True, max_width=32)
+        table.add_column("supplier", max_width=32)
         table.add_column("amount", justify="right", no_wrap=True)
         table.add_column("now", no_wrap=True, min_width=11)
-        table.add_column("what happened to it", no_wrap=True, ratio=1)
+        table.add_column("what happened to it", min_width=24)
         for row in self._scene.rows.values():
             table.add_row(
                 row.invoice.number,

@@ -122,7 +122,7 @@ class _Performance:
             rows=self._csv,
             site=site,
             form_path=ledger.FORM_PATH,
-            list_path=ledger.LIST_PATH + "?q={number}",
+            list_path=ledger.LIST_PATH + "?q={key}",
             username=account.username,
             password=account.password,
             approve_above=str(records.LIMIT),

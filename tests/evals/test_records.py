@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control.core.matching import match_fields
 from evals import records
+from evals.sites import ledger
+from evals.sites.ledger.clerk import clerk
 from infra.clock import SystemClock
 from infra.errors import InvalidArgument
 from infra.ids import seeded_ids
+from skyagent.execution.v1.browser_pb2 import FormField
+
+SELECT = re.compile(r'<select name="(\w+)"(.*?)</select>', re.DOTALL)
 
 
 @given(st.integers())
@@ -60,3 +67,18 @@ def test_headings_are_a_persons_words_and_the_category_is_its_label(tmp_path: Pa
     ]
     assert cells["Category"] in records.CATEGORIES.values()
     assert cells["Paid?"] in ("yes", "no")
+
+
+async def test_every_heading_finds_its_field_of_the_real_form_without_a_model(site: ledger.Ledger) -> None:
+    async with clerk(site.url, site.account) as worker:
+        page = (await worker.get(ledger.FORM_PATH)).html
+    labels = dict(re.findall(r'<label[^>]* for="id_(\w+)"[^>]*>([^<]+)</label>', page))
+    options = {name: re.findall(r"<option[^>]*>([^<]+)<", body) for name, body in SELECT.findall(page)}
+    fields = [
+        FormField(ref=name, label=label, field=name, options=options.get(name, ())) for name, label in labels.items()
+    ]
+    invoices = records.make(seeded_ids(1, SystemClock()))
+    rows = [list(invoice.cells().values()) for invoice in invoices]
+    matching = match_fields(list(records.HEADINGS.values()), rows, fields)
+    assert {pair.field.field: pair.column for pair in matching.pairs} == records.HEADINGS
+    assert matching.problems() == ()

@@ -39,7 +39,7 @@ bench: bench-journal bench-mesh
 
 bench-%: # a table, and build/bench/NAME.json
 	@$(PYTHON) -m infra.bootstrap bench
-	@python tests/peers/$*.py
+	@python tests/peers/bench_$*.py
 
 up:
 	@$(PYTHON) -m infra.bootstrap run

@@ -45,9 +45,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
         generate(made)
-        if DASHBOARD.exists() and (arguments.check or arguments.all or ES_PLUGIN.exists()):
+        if arguments.check or arguments.all or ES_PLUGIN.exists():
             generate_typescript(made / "typescript")
-        else:
+        elif DASHBOARD.exists():
             print("generate: no TypeScript, since dashboard/node_modules is missing (`npm ci` in dashboard/ makes it)")
         outputs = [name for name in TARGETS if (made / name).exists()]
         stale = [path for name in outputs for path in differences(made / name, TARGETS[name])]
@@ -103,6 +103,8 @@ def describe(commented: Path, python: Path, made: Path) -> None:
 
 def generate_typescript(made: Path) -> None:
     """Makes the dashboard's messages and their JSON types; the contracts' options make it need google.api too."""
+    if not DASHBOARD.exists():
+        return
     if not ES_PLUGIN.exists():
         sys.exit("generate: dashboard/node_modules is missing; run `npm ci` in dashboard/ first")
     made.mkdir()

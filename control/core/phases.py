@@ -122,8 +122,11 @@ def _record(
 
 
 def _save(known: Known, group: plan.PlanNode, key: str, values: list[br.FieldValue]) -> plan.PlanNode:
+    """The step that sends the form. Without a list page nobody can ask whether it happened: it may be sent once only."""
     button = br.Target(locator=br.Locator(role="button", name=known.inputs.get("submit") or "Save"))
     click = br.ClickAction(target=button, expect=values, expect_navigation=True)
+    if not known.inputs.get("list"):
+        return _step(known, group, "Save the record", _browser(eff.EFFECT_CLASS_ONCE, click=click), _answered("POST"))
     listed = plan.Listed(url=_list_url(known, key), key=key, cells=values, count=1)
     action = _browser(eff.EFFECT_CLASS_PROBEABLE, click=click)
     node = _step(known, group, "Save the record", action, _answered("POST"), plan.Postcondition(listed=listed))
@@ -136,6 +139,14 @@ def _outcome_table(known: Known) -> tuple[plan.PlanNode, ...]:
     step = plan.Step(control=plan.CONTROL_STEP_OUTCOME_TABLE)
     node = plan.PlanNode(node_id=known.new_id(), parent_id=group.node_id, title="Write it as CSV and HTML", step=step)
     return (group, node)
+
+
+def _nothing_to_do(known: Known) -> tuple[plan.PlanNode, ...]:
+    """Steps that do nothing, at the full price of one: judged, journalled, sent to a worker, recorded."""
+    group = _group(known, "nothing", "Do nothing, with every rule on")
+    action = act.Action(effect_class=eff.EFFECT_CLASS_IDEMPOTENT, noop=act.NoopAction())
+    steps = int(known.inputs.get("steps") or 20)
+    return (group, *(_step(known, group, f"Nothing {number}", action) for number in range(1, steps + 1)))
 
 
 def print_table(known: Known, group_id: str, html: br.PdfAction) -> plan.PlanNode:
@@ -166,8 +177,7 @@ def _matched(known: Known, table: Table) -> tuple[Pair, ...]:
 
 
 def _list_url(known: Known, key: str) -> str:
-    pattern = known.inputs.get("list") or urljoin(known.inputs.get("form", ""), "..")
-    return urljoin(known.inputs["site"], pattern.replace("{key}", quote(key, safe="")))
+    return urljoin(known.inputs["site"], known.inputs["list"].replace("{key}", quote(key, safe="")))
 
 
 def _open_form(known: Known) -> act.Action:
@@ -247,6 +257,7 @@ PHASES = MappingProxyType(
         "sign_in": Phase("signing in comes first", _sign_in, _sign_in_further, looks_first=True),
         "inspect_form": Phase("the form tells which column goes where", _inspect_form, _nothing),
         "records": Phase("every record is one group, tried and checked on its own", _records, _nothing),
+        "nothing": Phase("the mesh is to be tried, not the world", _nothing_to_do, _nothing),
         "outcome_table": Phase("what became of every record is written down", _outcome_table, _nothing),
     }
 )

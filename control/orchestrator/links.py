@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from skyagent.execution.v1 import worker_service_pb2 as wire
 
-_ANY_KIND = "noop"
-
 
 class Key(NamedTuple):
     """An attempt, without the fence."""
@@ -115,5 +113,5 @@ class WorkerLinks:
 
 
 def serves(link: WorkerLink, kind: str) -> bool:
-    """Whether a worker takes actions of a kind; every worker takes a no-op."""
-    return kind in (link.kind, _ANY_KIND)
+    """Whether a worker takes actions of a kind."""
+    return kind == link.kind

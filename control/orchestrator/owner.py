@@ -11,7 +11,7 @@ from control.journal import Journal, Node, RunHead, StaleOwner
 from control.orchestrator.driver import Driver, wait_for
 from control.orchestrator.links import Key, WorkerLink
 from infra.clock import Clock
-from infra.errors import NotFound
+from infra.errors import NotFound, cause_of
 from infra.log import event_logger
 from skyagent.execution.v1 import worker_service_pb2 as wire
 
@@ -61,13 +61,20 @@ class Owner:
         head = driver.ledger.head
         try:
             await driver.drive()
-        except* StaleOwner:
-            log.info("run.lost", run_id=head.run_id, epoch=head.epoch)
-        except* asyncio.CancelledError:
+        except asyncio.CancelledError:
             await self.journal.release(head.run_id, head.epoch)
             raise
+        except Exception as raised:  # noqa: BLE001 -- one run that breaks must not end the others
+            self._broken(head, cause_of(raised))
         finally:
             self.drivers.pop(head.run_id, None)
+
+    def _broken(self, head: RunHead, error: BaseException) -> None:
+        """Lets go of a run that another node took, or that this version cannot drive; a restart tries it again."""
+        if isinstance(error, StaleOwner):
+            log.info("run.lost", run_id=head.run_id, epoch=head.epoch)
+        else:
+            log.error("run.broken", run_id=head.run_id, error=error)
 
     async def result(self, link: WorkerLink, result: wire.StepResult) -> None:
         """Passes a result to the run that it is for. One of an ended run is let go of, one of an unknown run kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Column, Connection, Executable, Row, Select, delete, false, insert, or_, select, update
@@ -14,6 +15,8 @@ from control.journal.queries.projections import put_projection
 from control.journal.run import NewRun, Node, Projection, RunHead, RunListing, RunPage, RunQuery
 from control.journal.schema import LOG_GENERATION, journal_meta, nodes, run_events, run_projections, runs
 from infra.errors import Precondition
+
+_EventRow = dict[str, str | int | bytes]
 
 _HEAD: tuple[Column[Any], ...] = (
     runs.c.run_id,
@@ -39,12 +42,13 @@ def create_run(connection: Connection, new: NewRun, also: Sequence[Executable], 
         return known, False
     for statement in also:
         connection.execute(statement)
-    events = _first_events(new, _first_link(connection, new), now_ms)
-    connection.execute(insert(runs), _row(connection, new, bytes(events[-1]["hash"]), now_ms))  # pyright: ignore[reportArgumentType]
+    events, head_hash = _first_events(new, _first_link(connection, new), now_ms)
+    created = _new_head(connection, new, head_hash, now_ms)
+    connection.execute(insert(runs), asdict(created) | _only_stored(new))
     connection.execute(insert(run_events), events)
     if new.projection is not None:
         put_projection(connection, new.run_id, len(events), new.projection)
-    return head(connection, new.run_id, None), True
+    return created, True
 
 
 def claim(connection: Connection, node: Node, fold_version: int, limit: int) -> tuple[RunHead, ...]:
@@ -193,8 +197,8 @@ def _first_link(connection: Connection, new: NewRun) -> bytes:
     return fork_link(new.run_id, parent.run_id, parent.seq, parent.hash)
 
 
-def _first_events(new: NewRun, link: bytes, now_ms: int) -> list[dict[str, str | int | bytes]]:
-    events: list[dict[str, str | int | bytes]] = []
+def _first_events(new: NewRun, link: bytes, now_ms: int) -> tuple[list[_EventRow], bytes]:
+    events: list[_EventRow] = []
     for seq, draft in enumerate(new.events, start=1):
         digest = payload_digest(draft.payload)
         chained = event_hash(link, new.run_id, seq, 0, draft.kind, now_ms, new.append_id, digest)
@@ -213,27 +217,35 @@ def _first_events(new: NewRun, link: bytes, now_ms: int) -> list[dict[str, str |
             }
         )
         link = chained
-    return events
+    return events, link
 
 
-def _row(connection: Connection, new: NewRun, head_hash: bytes, now_ms: int) -> dict[str, str | int | bytes | None]:
+def _new_head(connection: Connection, new: NewRun, head_hash: bytes, now_ms: int) -> RunHead:
+    return RunHead(
+        run_id=new.run_id,
+        mission_id=new.mission_id,
+        tenant=new.tenant,
+        head_seq=len(new.events),
+        head_hash=head_hash,
+        epoch=0,
+        control_gen=0,
+        log_generation=log_generation(connection),
+        fold_version=new.fold_version,
+        owner_node=None,
+        owner_incarnation=None,
+        created_ms=now_ms,
+        terminal=new.projection is not None and new.projection.terminal,
+    )
+
+
+def _only_stored(new: NewRun) -> dict[str, str | int | bytes | None]:
+    """Columns of a run that nobody reads back with its head."""
     parent = new.parent
     return {
-        "run_id": new.run_id,
-        "mission_id": new.mission_id,
-        "tenant": new.tenant,
         "request_id": new.request_id,
-        "head_seq": len(new.events),
-        "head_hash": head_hash,
-        "epoch": 0,
-        "control_gen": 0,
-        "log_generation": log_generation(connection),
-        "fold_version": new.fold_version,
         "parent_run_id": parent and parent.run_id,
         "parent_seq": parent and parent.seq,
         "parent_hash": parent and parent.hash,
-        "created_ms": now_ms,
-        "terminal": new.projection is not None and new.projection.terminal,
     }
 
 

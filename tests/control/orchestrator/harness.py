@@ -1,0 +1,112 @@
+"""A real control plane in this process, a real worker dialled into it, and runs put straight into the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from control.core.run import FOLD_VERSION, RunFold, terminal
+from control.journal import Command, EventDraft, Journal, NewRun, shared_journal
+from control.orchestrator.ledger import event_of
+from control.orchestrator.service import SERVICE as ORCHESTRATOR
+from control.policy_engine.service import SERVICE as POLICY_ENGINE
+from execution.executor import Executor
+from execution.noop import NoopExecutor
+from execution.worker import WorkerSettings, run_worker
+from infra.auth import prepare_identity
+from infra.clock import SystemClock
+from infra.ids import system_ids
+from infra.mesh import Runtime, Service, serving
+from infra.settings import LeaseSettings, Settings
+from infra.telemetry import telemetry
+from skyagent.mission.v1 import mission_pb2 as mission
+from skyagent.run.v1 import command_pb2 as cmd
+from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import state_pb2 as st
+
+CLOCK = SystemClock()
+IDS = system_ids(CLOCK)
+
+
+def settings_in(folder: Path, **changes: object) -> Settings:
+    lease = LeaseSettings(ttl=1.0, heartbeat=0.2, grace=0.2)
+    made = Settings(data_dir=folder, listen="127.0.0.1:0", lease=lease, drain_grace=1.0)
+    made = made.model_copy(update=changes)
+    prepare_identity(made, CLOCK, IDS)
+    return made
+
+
+@dataclass
+class ControlPlane:
+    """A control plane that tests can put runs into and follow."""
+
+    runtime: Runtime
+    journal: Journal
+
+    async def start(self, **inputs: str) -> str:
+        run_id = IDS.ulid()
+        given = [mission.Input(name=name, value=value) for name, value in inputs.items()]
+        spec = mission.MissionSpec(goal="try the mesh", template="self_test", inputs=given)
+        created = ev.RunCreated(mission_id=IDS.ulid(), tenant="default", spec=spec, fold_version=FOLD_VERSION)
+        draft = EventDraft.of(ev.EventBody(run_created=created))
+        await self.journal.create_run(
+            NewRun(run_id, created.mission_id, "default", FOLD_VERSION, (draft,), append_id=IDS.ulid())
+        )
+        return run_id
+
+    async def until_ended(self, run_id: str, within: float = 20.0) -> st.RunState:
+        folded = RunFold()
+        async with asyncio.timeout(within):
+            async for event in self.events(run_id):
+                folded.apply(event)
+                if terminal(folded.state.phase):
+                    return folded.state
+        raise AssertionError("a tail never ends by itself")
+
+    async def until(self, run_id: str, kind: str, within: float = 10.0) -> ev.RunEvent:
+        """The first event of a kind."""
+        async with asyncio.timeout(within):
+            async for event in self.events(run_id):
+                if event.body.WhichOneof("kind") == kind:
+                    return event
+        raise AssertionError("a tail never ends by itself")
+
+    async def events(self, run_id: str) -> AsyncGenerator[ev.RunEvent]:
+        tail = self.journal.tail(run_id)
+        try:
+            async for stored in tail:
+                yield event_of(stored)
+        finally:
+            await tail.aclose()
+
+    async def command(self, run_id: str, command: cmd.Command) -> None:
+        kind = (command.WhichOneof("kind") or "").upper()
+        payload = command.SerializeToString()
+        await self.journal.command(Command(IDS.uuid(), run_id, "default", kind, "ann", payload))
+
+
+@asynccontextmanager
+async def control_plane(
+    settings: Settings, services: Iterable[Service] = (POLICY_ENGINE, ORCHESTRATOR)
+) -> AsyncGenerator[ControlPlane]:
+    async with serving(services, settings) as runtime:
+        yield ControlPlane(runtime, await runtime.shared(shared_journal))
+
+
+@asynccontextmanager
+async def worker(
+    settings: Settings, address: str, executor: Executor | None = None, worker_id: str = "noop-1"
+) -> AsyncGenerator[None]:
+    told = WorkerSettings(
+        connect=address, data_dir=settings.data_dir, worker_id=worker_id, token_file=settings.worker_token_path
+    )
+    async with telemetry(settings, worker_id, IDS) as spans, asyncio.TaskGroup() as group:
+        running = run_worker(executor or NoopExecutor(), told, clock=CLOCK, ids=IDS, telemetry=spans)
+        task = group.create_task(running)
+        try:
+            yield
+        finally:
+            task.cancel()

@@ -1,0 +1,52 @@
+"""DBOS under the bench's load: a workflow of 20 steps, each recorded before the next one begins.
+
+    python dbos_steps.py FOLDER SECONDS AT_ONCE...      (in the peers' environment)
+"""
+
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import uvloop
+from dbos import DBOS, DBOSConfig
+from measure import PAYLOAD, STEPS, measure, say_settings
+
+_tell: dict[str, Callable[[float], None]] = {}
+
+
+@DBOS.step()
+async def step(_n: int) -> str:
+    return PAYLOAD.decode()
+
+
+@DBOS.workflow()
+async def twenty_steps() -> None:
+    for n in range(STEPS):
+        start = time.perf_counter()
+        await step(n)
+        _tell["now"](time.perf_counter() - start)
+
+
+async def run(tell: Callable[[float], None]) -> None:
+    _tell["now"] = tell
+    handle = await DBOS.start_workflow_async(twenty_steps)
+    await handle.get_result()
+
+
+async def main(folder: Path, seconds: float, at_once: list[int]) -> None:
+    path = folder / "dbos.db"
+    DBOS(config=DBOSConfig(name="bench", system_database_url=f"sqlite:///{path}", log_level="ERROR", run_admin_server=False))
+    DBOS.launch()
+    with sqlite3.connect(path) as connection:
+        journal_mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
+    say_settings("dbos", journal_mode=journal_mode, synchronous=f"{synchronous} (DBOS leaves SQLite's own)", payload="200 B")
+    for runs in at_once:
+        await measure("dbos", run, at_once=runs, seconds=seconds)
+    DBOS.destroy()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(Path(sys.argv[1]), float(sys.argv[2]), [int(each) for each in sys.argv[3:]]))

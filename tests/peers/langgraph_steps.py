@@ -1,0 +1,56 @@
+"""LangGraph's SQLite saver under the bench's load: a graph that goes 20 times through one node, durability="sync".
+
+    python langgraph_steps.py FOLDER SECONDS AT_ONCE...      (in the peers' environment)
+"""
+
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypedDict
+
+import uvloop
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, StateGraph
+from measure import PAYLOAD, STEPS, Run, measure, say_settings
+
+
+class State(TypedDict):
+    step: int
+    payload: str
+
+
+async def step(state: State) -> State:
+    return {"step": state["step"] + 1, "payload": PAYLOAD.decode()}
+
+
+def twenty_steps(saver: AsyncSqliteSaver) -> Run:
+    graph = StateGraph(State)
+    graph.add_node("step", step)
+    graph.add_edge(START, "step")
+    graph.add_conditional_edges("step", lambda state: END if state["step"] >= STEPS else "step")
+    compiled = graph.compile(checkpointer=saver)
+
+    async def run(tell: Callable[[float], None]) -> None:
+        start = time.perf_counter()
+        config = {"configurable": {"thread_id": str(uuid.uuid4())}, "recursion_limit": 2 * STEPS}
+        await compiled.ainvoke({"step": 0, "payload": ""}, config, durability="sync")
+        for _ in range(STEPS):
+            tell((time.perf_counter() - start) / STEPS)
+
+    return run
+
+
+async def main(folder: Path, seconds: float, at_once: list[int]) -> None:
+    async with AsyncSqliteSaver.from_conn_string(str(folder / "langgraph.db")) as saver:
+        await saver.setup()
+        modes = [await (await saver.conn.execute(f"PRAGMA {name}")).fetchone() for name in ("journal_mode", "synchronous")]
+        settings = {"journal_mode": modes[0][0], "synchronous": modes[1][0]}
+        say_settings("langgraph", **settings, durability="sync", payload="200 B", latency="mean of a run's steps")
+        for runs in at_once:
+            await measure("langgraph", twenty_steps(saver), at_once=runs, seconds=seconds)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(Path(sys.argv[1]), float(sys.argv[2]), [int(each) for each in sys.argv[3:]]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from execution.executor import Executor
 from execution.worker import WorkerSettings
 from infra.clock import Clock
@@ -17,11 +19,11 @@ def executor_of(kind: str, settings: Settings, worker: WorkerSettings, clock: Cl
         case "browser":
             from execution.browser_worker import executor  # noqa: PLC0415 - see above
 
-            return executor(settings, worker.folder, clock=clock)
+            return cast(Executor, executor(settings, worker.folder, clock=clock))
         case "noop":
             from execution.noop import NoopExecutor  # noqa: PLC0415 - see above
 
-            return NoopExecutor()
+            return cast(Executor, NoopExecutor())
         case _:
             raise InvalidArgument(
                 Violation("KIND", f"there is no worker of kind {kind!r}; choose from {', '.join(KINDS)}"),

@@ -40,5 +40,5 @@ def exit_of(error: SkyError) -> Exit:
 def report(error: SkyError) -> Exit:
     """Tells a person, on standard error, what was wrong and what to do; returns the exit code."""
     sys.stdout.flush()
-    print(f"skyagent: {error.message} [{error.reason}]", file=sys.stderr)  # noqa: T201
+    print(f"skyagent: {error.message} [{error.reason}]", file=sys.stderr)
     return exit_of(error)

@@ -8,7 +8,9 @@ from importlib import import_module
 from typing import Annotated, NamedTuple, cast
 
 import typer
-from typer.core import TyperGroup
+from typer._click.core import Command, Context  # pyright: ignore[reportPrivateUsage]  # typer names no public ones
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from gateway.cli.exits import report
 from infra.errors import SkyError
@@ -44,24 +46,24 @@ COMMANDS: Mapping[str, Noun] = {
 class Nouns(TyperGroup):
     """Lists commands without importing them."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def list_commands(self, ctx: Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> typer.core.TyperCommand | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
         """A stand-in that only knows its help."""
         noun = COMMANDS.get(cmd_name)
-        return typer.core.TyperCommand(cmd_name, help=noun.help) if noun else None
+        return TyperCommand(cmd_name, help=noun.help) if noun else None
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]):  # noqa: ANN201  # pyright: ignore
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         """The real one."""
         self.commands = dict.fromkeys(COMMANDS)  # pyright: ignore[reportAttributeAccessIssue]  # for "Did you mean"
         name, _, rest = super().resolve_command(ctx, args)
         return name, _load(str(name)), rest
 
 
-def _load(name: str) -> typer.core.TyperCommand:
+def _load(name: str) -> Command:
     app = cast(typer.Typer, import_module(f"gateway.cli.{COMMANDS[name].module}").app)
-    command = cast(typer.core.TyperCommand, typer.main.get_command(app))
+    command = get_command(app)
     command.name = name
     return command
 

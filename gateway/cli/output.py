@@ -32,7 +32,9 @@ def print_message(message: Message) -> None:
     print_json(MessageToDict(message))
 
 
-def print_list(messages: Iterable[Message], columns: Sequence[str], rows: Iterable[Sequence[str]], *, json_lines: bool) -> None:
+def print_list(
+    messages: Iterable[Message], columns: Sequence[str], rows: Iterable[Sequence[str]], *, json_lines: bool
+) -> None:
     """Messages as lines, or their rows as a table."""
     if machine_readable(json_lines=json_lines):
         for message in messages:

@@ -28,6 +28,7 @@ def _chosen(names: list[str]) -> tuple[Service, ...]:
     unknown = [name for name in names if name not in ALL and name != "all"]
     if unknown:
         raise InvalidArgument(
-            Violation("NAME", f"{unknown[0]!r} is no service; choose from: all, {', '.join(ALL)}"), reason="UNKNOWN_SERVICE"
+            Violation("NAME", f"{unknown[0]!r} is no service; choose from: all, {', '.join(ALL)}"),
+            reason="UNKNOWN_SERVICE",
         )
     return tuple(ALL.values()) if "all" in names else tuple(ALL[name] for name in names)

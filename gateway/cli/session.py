@@ -1,60 +1,20 @@
-"""What a command works with: settings, a clock, and a connection to the gateway."""
+"""How a command runs: to its end, or to one clear error."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Coroutine
+from typing import TypeVar
 
 import grpc
 import typer
 
 from gateway.cli.exits import Exit
-from infra.channels import dial, file_token
-from infra.errors import Precondition, SkyError, Unavailable
-from infra.settings import Settings, load_settings
-from infra.status import from_rpc_error
-from skyagent.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceStub
-from skyagent.mission.v1.mission_service_pb2_grpc import MissionServiceStub
-from skyagent.policy.v1.policy_service_pb2_grpc import PolicyServiceStub
-from skyagent.run.v1.approval_service_pb2_grpc import ApprovalServiceStub
-from skyagent.run.v1.run_service_pb2_grpc import RunServiceStub
-
-if TYPE_CHECKING:
-    from skyagent.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceAsyncStub
-    from skyagent.mission.v1.mission_service_pb2_grpc import MissionServiceAsyncStub
-    from skyagent.policy.v1.policy_service_pb2_grpc import PolicyServiceAsyncStub
-    from skyagent.run.v1.approval_service_pb2_grpc import ApprovalServiceAsyncStub
-    from skyagent.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
+from gateway.client import explained, no_mesh
+from infra.errors import Precondition
+from infra.settings import load_settings
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """Stubs of what the gateway leads to."""
-
-    missions: MissionServiceAsyncStub
-    runs: RunServiceAsyncStub
-    approvals: ApprovalServiceAsyncStub
-    artifacts: ArtifactServiceAsyncStub
-    policy: PolicyServiceAsyncStub
-
-
-@asynccontextmanager
-async def connected(settings: Settings) -> AsyncGenerator[Services]:
-    """The services behind the gateway of these settings, as the person at this machine."""
-    address = f"{settings.gateway.host}:{settings.gateway.port}"
-    async with dial(address, token=file_token(settings.token_path)) as channel:
-        yield Services(
-            MissionServiceStub(channel),
-            RunServiceStub(channel),
-            ApprovalServiceStub(channel),
-            ArtifactServiceStub(channel),
-            PolicyServiceStub(channel),
-        )
 
 
 def perform(work: Coroutine[object, object, _T]) -> _T:
@@ -67,16 +27,5 @@ def perform(work: Coroutine[object, object, _T]) -> _T:
         raise explained(error, load_settings()) from error
     except Precondition as error:
         if error.reason == "NO_TOKEN":
-            raise _no_mesh(load_settings()) from error
+            raise no_mesh(load_settings()) from error
         raise
-
-
-def explained(error: grpc.aio.AioRpcError, settings: Settings) -> SkyError:
-    """The typed error; one that only says that nobody answered says what to do about it."""
-    typed = from_rpc_error(error)
-    return _no_mesh(settings) if typed.reason == "UNAVAILABLE" else typed
-
-
-def _no_mesh(settings: Settings) -> Unavailable:
-    address = f"{settings.gateway.host}:{settings.gateway.port}"
-    return Unavailable("NO_MESH", f"no mesh answers at {address}; start one with `skyagent up --detach`", address=address)

@@ -8,19 +8,19 @@ import subprocess
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from gateway.cli.exits import Exit
 from gateway.cli.session import perform
-from gateway.supervisor.board import Board, Part, State, read_mesh
+from gateway.supervisor.board import STATUS_FILE, Board, Part, State, read_mesh
 from gateway.supervisor.keeper import tail
 from gateway.supervisor.lock import holder
-from gateway.supervisor.mesh import STATUS_FILE, running_mesh, told_to_stop
+from gateway.supervisor.mesh import running_mesh, told_to_stop
 from gateway.supervisor.programs import child_environment, programs_of, skyagent
 from infra.clock import Clock, SystemClock
 from infra.errors import Precondition
 from infra.ids import system_ids
 from infra.settings import Settings, load_settings
-from rich.console import Console
 
 app = typer.Typer(add_completion=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -45,12 +45,10 @@ async def foreground(settings: Settings, clock: Clock) -> Exit:
     with told_to_stop() as told:
         async with running_mesh(settings, programs_of(settings, clock), clock=clock, ids=system_ids(clock)) as board:
             board.on_change(_tell)
-            ready = asyncio.ensure_future(board.until_ready())
-            await asyncio.wait((ready, told), return_when=asyncio.FIRST_COMPLETED)
-            if ready.done():
-                _welcome(board, clock.monotonic() - began)
-            ready.cancel()
-            received = await told
+            async with asyncio.TaskGroup() as group:
+                welcoming = group.create_task(_welcome(board, began, clock))
+                received = await told
+                welcoming.cancel()
             console.print("[dim]ending: finishing what is in hand[/dim]")
     return Exit.INTERRUPTED if received is signal.SIGINT else Exit.SUCCEEDED
 
@@ -90,5 +88,7 @@ def _tell(part: Part) -> None:
     console.print(f"[{colour}]{part.state.value:<10}[/{colour}] {part.name}{pid}{port}{again}{detail}")
 
 
-def _welcome(board: Board, seconds: float) -> None:
+async def _welcome(board: Board, began: float, clock: Clock) -> None:
+    await board.until_ready()
+    seconds = clock.monotonic() - began
     console.print(f"[bold]{board.mesh.address}[/bold]  ready in {seconds:.1f} s; Ctrl-C ends it")

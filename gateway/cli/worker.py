@@ -12,10 +12,11 @@ from gateway.cli.session import perform
 from gateway.cli.version import version
 from gateway.inventory import Reported
 from gateway.workers import executor_of
-from infra.clock import SystemClock
+from infra.clock import Clock, SystemClock
 from infra.ids import system_ids
 from infra.log import configure_logging
-from infra.settings import load_settings
+from infra.settings import Settings, load_settings
+from infra.telemetry import telemetry
 
 app = typer.Typer(add_completion=False)
 
@@ -26,17 +27,24 @@ def run(
     connect: Annotated[str, typer.Option(help="host:port of the control plane; the local one by default.")] = "",
     worker_id: Annotated[str, typer.Option("--id", help="Stable name; its journal is kept under it.")] = "",
     token_file: Annotated[Path | None, typer.Option(help="File with a token of role worker.")] = None,
+    crash_at: Annotated[str, typer.Option(hidden=True, help="Fault injection: JOINT or JOINT:N.")] = "",
 ) -> None:
     """Run a worker in this process, until SIGTERM. It dials the control plane, and needs no open port."""
     settings = load_settings()
     configure_logging(settings.log)
-    clock = SystemClock()
     worker = WorkerSettings(
         connect=connect or settings.listen,
         data_dir=settings.data_dir,
         worker_id=worker_id or default_worker_id(kind),
         token_file=token_file or settings.worker_token_path,
         version=version(),
+        crash_at=crash_at,
     )
+    perform(_work(kind, settings, worker, SystemClock()))
+
+
+async def _work(kind: str, settings: Settings, worker: WorkerSettings, clock: Clock) -> None:
+    ids = system_ids(clock)
     executor = Reported(executor_of(kind, settings, worker, clock), worker.folder / "inventory.json", clock)
-    perform(run_worker(executor, worker, clock=clock, ids=system_ids(clock)))
+    async with telemetry(settings, worker.worker_id, ids) as spans:
+        await run_worker(executor, worker, clock=clock, ids=ids, telemetry=spans)

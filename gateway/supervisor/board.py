@@ -10,7 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from infra.clock import Clock
+
+STATUS_FILE = "status.json"
 
 
 class State(StrEnum):
@@ -46,6 +50,9 @@ class Mesh:
     ready: bool
     address: str
     parts: tuple[Part, ...]
+
+
+_MESH = TypeAdapter(Mesh)
 
 
 class Board:
@@ -105,8 +112,6 @@ class Board:
 def read_mesh(path: Path) -> Mesh | None:
     """What a supervisor last wrote; it may have been killed since."""
     try:
-        stored = json.loads(path.read_text())
-        parts = tuple(Part(**{**part, "state": State(part["state"])}) for part in stored["parts"])
-        return Mesh(**{**stored, "parts": parts})
-    except (OSError, ValueError, KeyError, TypeError):
+        return _MESH.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
         return None

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from gateway.envoy.process import edge_of, validate, write
 from gateway.supervisor import ports
-from gateway.supervisor.board import Board, Part
+from gateway.supervisor.board import STATUS_FILE, Board, Part
 from gateway.supervisor.keeper import Keeper, Program, Surroundings
 from gateway.supervisor.leftovers import end_leftovers, marker_of
 from gateway.supervisor.lock import up_lock
@@ -19,8 +19,6 @@ from infra.clock import Clock
 from infra.errors import SkyError
 from infra.ids import Ids
 from infra.settings import Settings, split_address
-
-STATUS_FILE = "status.json"
 
 
 @asynccontextmanager
@@ -106,15 +104,10 @@ def _first_error() -> Generator[None]:
     try:
         yield
     except BaseExceptionGroup as failed:
-        for error in _flat(failed):
-            if isinstance(error, SkyError):
-                raise error from None
+        known, _ = failed.split(SkyError)
+        while known:
+            first = known.exceptions[0]
+            if isinstance(first, SkyError):
+                raise first from None
+            known = first
         raise
-
-
-def _flat(group: BaseExceptionGroup[BaseException]) -> Generator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _flat(error)
-        else:
-            yield error

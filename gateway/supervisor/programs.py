@@ -14,7 +14,7 @@ from infra.settings import Settings, environment, split_address
 
 CONTROL_PLANE = "control-plane"
 ENVOY = "envoy"
-# A worker finishes the step in hand, which its journal would save anyway; a person who stops a mesh should not wait long.
+# A worker finishes the step in hand. Its journal would save it anyway, and whoever stops a mesh should not wait long.
 WORKER_GRACE = 5.0
 
 

@@ -7,9 +7,13 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import grpc
+from grpc_health.v1 import health_pb2
+
 from infra.channels import Readiness, dial
 from infra.clock import Clock
 
+CHECK = "/grpc.health.v1.Health/Check"
 POLL = 0.05
 CALL_SECONDS = 2.0
 
@@ -18,21 +22,24 @@ def control_plane(address: str, clock: Clock) -> Callable[[int], Awaitable[None]
     """Its gRPC health service says SERVING."""
 
     async def ready(_: int) -> None:
-        import grpc
-        from grpc_health.v1 import health_pb2, health_pb2_grpc
-
         async with dial(address, readiness=Readiness.WAIT, deadline=CALL_SECONDS) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            while True:
-                try:
-                    answer = await health.Check(health_pb2.HealthCheckRequest())
-                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                        return
-                except grpc.aio.AioRpcError:
-                    pass
+            check = channel.unary_unary(
+                CHECK, health_pb2.HealthCheckRequest.SerializeToString, health_pb2.HealthCheckResponse.FromString
+            )
+            while not await _serving(check):
                 await clock.sleep(POLL)
 
     return ready
+
+
+async def _serving(
+    check: grpc.aio.UnaryUnaryMultiCallable[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse],
+) -> bool:
+    try:
+        answer = await check(health_pb2.HealthCheckRequest())
+    except grpc.aio.AioRpcError:
+        return False
+    return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def gateway(host: str, port: int, clock: Clock) -> Callable[[int], Awaitable[None]]:

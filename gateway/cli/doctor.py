@@ -1,0 +1,36 @@
+"""`skyagent doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from gateway.cli.exits import Exit
+from gateway.cli.output import console, machine_readable, print_json
+from gateway.doctor import Health, examine
+from infra.settings import load_settings
+
+app = typer.Typer(add_completion=False)
+
+COLOURS = {Health.WELL: "green", Health.WARNING: "yellow", Health.ILL: "red"}
+
+
+@app.command()
+def run(
+    json_lines: Annotated[bool, typer.Option("--json", help="JSON lines even on a terminal.")] = False,  # noqa: FBT002
+) -> None:
+    """Check this machine and say how to mend it. Exit code 1 when something is missing that a mesh needs."""
+    ill = False
+    for finding in examine(load_settings()):
+        ill = ill or finding.health is Health.ILL
+        if machine_readable(json_lines=json_lines):
+            print_json(asdict(finding))
+            continue
+        colour = COLOURS[finding.health]
+        console.print(f"[{colour}]{finding.health.value:<5}[/{colour}]{finding.subject:<17}{finding.detail}")
+        if finding.fix:
+            console.print(f"     fix: {finding.fix}", style="dim")
+    if ill:
+        raise typer.Exit(Exit.FAILED)

@@ -1,0 +1,112 @@
+"""From the words of a command line to a mission."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from gateway.client import Services
+from infra.errors import InvalidArgument, Violation
+from skyagent.artifact.v1 import artifact_service_pb2 as artifacts
+from skyagent.common.v1.blob_pb2 import BlobRef
+from skyagent.mission.v1 import mission_pb2 as pb
+
+CHUNK = 512 * 1024
+MAX_FILE_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked on the command line."""
+
+    template: str
+    goal: str
+    files: Mapping[str, Path]
+    inputs: Mapping[str, str]
+    runtime: str
+    allowed_hosts: tuple[str, ...]
+    approve_above: str
+    dry_run: bool
+
+
+def assignments(option: str, given: list[str]) -> dict[str, str]:
+    """`name=value` pairs of a repeatable option; raises InvalidArgument."""
+    pairs: dict[str, str] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise InvalidArgument(Violation(option, f"{text!r} is not name=value"), reason="BAD_OPTION")
+        pairs[name] = value
+    return pairs
+
+
+def files_of(given: list[str]) -> dict[str, Path]:
+    """`FILE` or `input=FILE`: files by the template's input that they are for; "" when there is only one to be for."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, separator, rest = text.partition("=")
+        named = bool(separator) and name.isidentifier() and not Path(text).exists()
+        path = Path(rest if named else text).expanduser()
+        if not path.is_file():
+            raise InvalidArgument(Violation("--input", f"there is no file {str(path)!r}"), reason="NO_FILE")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            size = path.stat().st_size
+            raise InvalidArgument(
+                Violation("--input", f"{path} has {size:,} bytes, at most {MAX_FILE_BYTES:,} are taken: split it"),
+                reason="FILE_TOO_LARGE",
+            )
+        found[name if named else ""] = path
+    return found
+
+
+async def spec_of(wish: Wish, services: Services) -> pb.MissionSpec:
+    """The mission, with its files stored."""
+    files = [await _upload(services, name, path) for name, path in wish.files.items()]
+    return pb.MissionSpec(
+        goal=wish.goal or _goal(wish),
+        template=wish.template,
+        inputs=[pb.Input(name=name, value=value) for name, value in wish.inputs.items()],
+        files=files,
+        runtime=pb.Runtime.Value(f"RUNTIME_{wish.runtime.upper()}"),
+        allowed_hosts=wish.allowed_hosts,
+        limits=pb.Limits(approve_above_cents=cents(wish.approve_above)) if wish.approve_above else None,
+        dry_run=wish.dry_run,
+    )
+
+
+def cents(text: str) -> int:
+    """Hundredths of "1000" or "1000.50"; raises InvalidArgument."""
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0 or amount != amount.quantize(Decimal("0.01")):
+        raise InvalidArgument(
+            Violation("--approve-above", f"{text!r} is no amount of money such as 1000 or 1000.50"), reason="BAD_OPTION"
+        )
+    return int(amount * 100)
+
+
+def _goal(wish: Wish) -> str:
+    """What a template is for needs no words; a list of runs does."""
+    names = ", ".join(path.name for path in wish.files.values())
+    site = wish.inputs.get("site", "")
+    return " ".join((wish.template, *((names,) if names else ()), *((f"→ {site}",) if site else ())))
+
+
+async def _upload(services: Services, name: str, path: Path) -> BlobRef:
+    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+    data = await asyncio.to_thread(path.read_bytes)
+
+    async def parts() -> AsyncGenerator[artifacts.UploadRequest]:
+        yield artifacts.UploadRequest(header=artifacts.UploadHeader(name=path.name, media_type=media_type))
+        for start in range(0, len(data), CHUNK):
+            yield artifacts.UploadRequest(data=data[start : start + CHUNK])
+
+    stored = (await services.artifacts.Upload(parts())).blob
+    return BlobRef(digest=stored.digest, size=stored.size, media_type=media_type, role=name or "input")

@@ -1,0 +1,146 @@
+"""`skyagent runs`, and `skyagent missions` for those who think of missions: their verbs act on the latest run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import grpc
+import typer
+
+from control.core.run import RunFold
+from gateway.cli.asking import somebody_is_there
+from gateway.cli.exits import Exit
+from gateway.cli.outcome import exit_of_run
+from gateway.cli.output import console, machine_readable, phase, print_list, print_message, when
+from gateway.cli.session import perform
+from gateway.cli.tree import run_view
+from gateway.cli.watch import Answers, Watch
+from gateway.client import Services, connected
+from infra.clock import SystemClock
+from infra.errors import Precondition
+from infra.ids import system_ids
+from infra.settings import load_settings
+from skyagent.mission.v1 import mission_service_pb2 as missions
+from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import run_service_pb2 as api
+
+COLUMNS = ("run", "phase", "goal", "doing", "started", "attempts", "waiting")
+GOAL_WIDTH = 48
+
+Json = Annotated[bool, typer.Option("--json", help="JSON lines even on a terminal.")]
+Id = Annotated[str, typer.Argument(help="Id of the run, or of the mission whose latest run is meant.")]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, watch and control runs.")
+
+
+@app.command("ls")
+def list_runs(
+    mission: Annotated[str, typer.Option(help="Only of this mission.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    json_lines: Json = False,  # noqa: FBT002
+) -> None:
+    """List runs, newest first."""
+    perform(_list(api.ListRunsRequest(mission_id=mission, page_size=limit), json_lines=json_lines))
+
+
+@app.command("get")
+def get_run(run_id: Id, json_lines: Json = False) -> None:  # noqa: FBT002
+    """Show a run as its journal says; the exit code is that of the run."""
+    raise typer.Exit(perform(_get(run_id, json_lines=json_lines)))
+
+
+@app.command("watch")
+def watch_run(run_id: Id, json_lines: Json = False) -> None:  # noqa: FBT002
+    """Follow a run to its end, across restarts of whatever is between; the exit code is that of the run."""
+    raise typer.Exit(perform(_watch(run_id, json_lines=machine_readable(json_lines=json_lines))))
+
+
+@app.command("pause")
+def pause_run(run_id: Id, reason: Annotated[str, typer.Option(help="Why.")] = "") -> None:
+    """Pause a run: when this returns, nothing of it starts any more."""
+
+    async def command(services: Services, run: str, request_id: str) -> api.RunSummary:
+        return (await services.runs.PauseRun(api.PauseRunRequest(run_id=run, request_id=request_id, reason=reason))).run
+
+    perform(_control(run_id, command))
+
+
+@app.command("resume")
+def resume_run(run_id: Id) -> None:
+    """Let a paused run go on."""
+
+    async def command(services: Services, run: str, request_id: str) -> api.RunSummary:
+        return (await services.runs.ResumeRun(api.ResumeRunRequest(run_id=run, request_id=request_id))).run
+
+    perform(_control(run_id, command))
+
+
+@app.command("cancel")
+def cancel_run(run_id: Id, reason: Annotated[str, typer.Option(help="Why.")] = "") -> None:
+    """Cancel a run: when this returns, nothing of it starts any more."""
+
+    async def command(services: Services, run: str, request_id: str) -> api.RunSummary:
+        asked = api.CancelRunRequest(run_id=run, request_id=request_id, reason=reason)
+        return (await services.runs.CancelRun(asked)).run
+
+    perform(_control(run_id, command))
+
+
+async def _list(request: api.ListRunsRequest, *, json_lines: bool) -> None:
+    async with connected(load_settings()) as services:
+        runs = (await services.runs.ListRuns(request)).runs
+    print_list(runs, COLUMNS, [_row(run) for run in runs], json_lines=json_lines)
+
+
+def _row(run: api.RunSummary) -> tuple[str, ...]:
+    waiting = f"[yellow]{run.waiting_for_person}[/yellow]" if run.waiting_for_person else ""
+    goal = run.goal.split("\n")[0][:GOAL_WIDTH]
+    doing = run.blocked_reason or run.current_step or run.summary
+    return (
+        run.run_id,
+        phase(ev.RunPhase.Name(run.phase)),
+        goal,
+        doing,
+        when(run.create_time),
+        str(run.counts.attempts),
+        waiting,
+    )
+
+
+async def _get(given: str, *, json_lines: bool) -> Exit:
+    async with connected(load_settings()) as services:
+        answer = await services.runs.GetRun(api.GetRunRequest(run_id=await run_of(services, given)))
+    if machine_readable(json_lines=json_lines):
+        print_message(answer)
+    else:
+        console.print(run_view(RunFold(answer.run)))
+    return exit_of_run(answer.run) or Exit.SUCCEEDED
+
+
+async def _watch(given: str, *, json_lines: bool) -> Exit:
+    clock = SystemClock()
+    answers = Answers.PERSON if somebody_is_there() and not json_lines else Answers.NOBODY
+    async with connected(load_settings()) as services:
+        run_id = await run_of(services, given)
+        return await Watch(services, run_id, clock, system_ids(clock), answers).to_the_end(json_lines=json_lines)
+
+
+async def _control(given: str, command: Callable[[Services, str, str], Awaitable[api.RunSummary]]) -> None:
+    request_id = system_ids(SystemClock()).uuid()
+    async with connected(load_settings()) as services:
+        run = await command(services, await run_of(services, given), request_id)
+    print_list([run], COLUMNS, [_row(run)], json_lines=False)
+
+
+async def run_of(services: Services, given: str) -> str:
+    """The run that an id means: itself, or the latest of a mission. Raises Precondition for a mission that never ran."""
+    try:
+        found = await services.missions.GetMission(missions.GetMissionRequest(mission_id=given))
+    except grpc.aio.AioRpcError as error:
+        if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+            return given
+        raise
+    if not found.mission.current_run_id:
+        raise Precondition("NEVER_RAN", f"mission {given} has no run yet; `skyagent missions start {given}` starts one")
+    return found.mission.current_run_id

@@ -1,0 +1,140 @@
+"""Watching a run: shown as it goes, questions answered at the terminal, the exit code at its end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import Enum
+
+import grpc
+
+from control.core.run import RunFold
+from gateway.cli.asking import show_question, yes_or_no
+from gateway.cli.exits import Exit
+from gateway.cli.outcome import exit_of_run, pending
+from gateway.cli.output import console, print_json
+from gateway.cli.screen import Screen, screen
+from gateway.cli.tree import phase_word
+from gateway.client import Services
+from gateway.watching import Link, follow, patiently
+from infra.clock import Clock
+from infra.ids import Ids
+from skyagent.run.v1 import approval_service_pb2 as approvals
+from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import run_service_pb2 as api
+from skyagent.run.v1 import state_pb2 as st
+
+
+class Answers(Enum):
+    """Who answers questions while we watch."""
+
+    NOBODY = "nobody"
+    PERSON = "person"
+    YES = "yes"
+
+
+@dataclass(slots=True)
+class Watch:
+    """One run being watched."""
+
+    services: Services
+    run_id: str
+    clock: Clock
+    ids: Ids
+    answers: Answers
+    folded: RunFold = field(default_factory=RunFold)
+    asked: set[str] = field(default_factory=set[str])
+
+    async def to_the_end(self, *, json_lines: bool) -> Exit:
+        """Until the run ends, or can only go on by a person whom nobody here speaks for."""
+        with screen(json_lines=json_lines) as shown:
+            try:
+                async with asyncio.TaskGroup() as questions:
+                    await self._follow(shown, questions)
+                    raise _Ended
+            except* _Ended:
+                pass
+        code = exit_of_run(self.folded.state) or Exit.FAILED
+        self._conclude(code, json_lines=json_lines)
+        return code
+
+    async def _follow(self, shown: Screen, questions: asyncio.TaskGroup) -> None:
+        async for item in follow(self.services.runs, self.run_id, self.clock):
+            if isinstance(item, Link):
+                shown.link(item, self.folded)
+            elif item.HasField("event"):
+                self.folded.apply(item.event)
+                shown.event(item.event, self.folded)
+            if not isinstance(item, Link) and await self._stuck(shown, questions):
+                return
+
+    async def _stuck(self, shown: Screen, questions: asyncio.TaskGroup) -> bool:
+        """Puts new questions to whoever answers them; whether the run waits for somebody who is not here."""
+        state = self.folded.state
+        if self.answers is not Answers.NOBODY:
+            for approval in pending(state):
+                if approval.approval_id not in self.asked:
+                    self.asked.add(approval.approval_id)
+                    questions.create_task(self._answer(approval, shown))
+            return False
+        return state.phase == ev.RUN_PHASE_WAITING and await self._is_head()
+
+    async def _is_head(self) -> bool:
+        """Whether what we folded is how the run stands now, not a moment of its past."""
+        answer = await patiently(lambda: self.services.runs.GetRun(api.GetRunRequest(run_id=self.run_id)), self.clock)
+        return answer.run.seq == self.folded.state.seq
+
+    async def _answer(self, approval: st.ApprovalRecord, shown: Screen) -> None:
+        """A question of the past was answered long ago, and one may be answered elsewhere while it stands here."""
+        wanted = approvals.GetApprovalRequest(approval_id=approval.approval_id)
+        current = await patiently(lambda: self.services.approvals.GetApproval(wanted), self.clock)
+        if current.approval.record.state != ev.APPROVAL_STATE_PENDING:
+            return
+        granted = self.answers is Answers.YES
+        if self.answers is Answers.PERSON:
+            with shown.quiet(self.folded):
+                show_question(console, approval)
+                granted = await self._person_or_elsewhere(approval)
+        await self._decide(approval, granted=granted)
+
+    async def _person_or_elsewhere(self, approval: st.ApprovalRecord) -> bool:
+        return await yes_or_no(console, "Approve this once?")
+
+    async def _decide(self, approval: st.ApprovalRecord, *, granted: bool) -> None:
+        decision = ev.APPROVAL_STATE_GRANTED if granted else ev.APPROVAL_STATE_DENIED
+        request = approvals.DecideApprovalRequest(
+            approval_id=approval.approval_id,
+            decision=decision,
+            action_digest=approval.action_digest,
+            request_id=self.ids.uuid(),
+            note="answered at the terminal" if self.answers is Answers.PERSON else "answered by --yes",
+        )
+        try:
+            await patiently(lambda: self.services.approvals.DecideApproval(request), self.clock)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED):
+                raise
+            console.print(f"[yellow]answered already, or too late: {error.details()}[/yellow]")
+
+    def _conclude(self, code: Exit, *, json_lines: bool) -> None:
+        state = self.folded.state
+        if json_lines:
+            print_json(
+                {
+                    "end": {
+                        "runId": self.run_id,
+                        "phase": ev.RunPhase.Name(state.phase),
+                        "summary": state.summary,
+                        "reason": state.reason,
+                        "exitCode": int(code),
+                    }
+                }
+            )
+        elif code is Exit.WAITS_FOR_PERSON:
+            waiting = ", ".join(approval.approval_id for approval in pending(state)) or state.blocked_detail
+            console.print(f"{phase_word(state.phase)}: `skyagent approvals approve {waiting}` answers, then "
+                          f"`skyagent runs watch {self.run_id}` goes on watching")  # fmt: skip
+
+
+class _Ended(Exception):
+    """The stream ended; questions that are still open are taken back."""

@@ -30,6 +30,7 @@ check: setup # everything that needs no running part
 	buf format --diff --exit-code --path protos/skyagent
 	buf breaking --against '.git#ref=$(RELEASE)'
 	python protos/generate.py --check
+	$(if $(wildcard dashboard/package.json),npm --prefix dashboard run check && npm --prefix dashboard test)
 
 gen: setup # what is derived from the contracts
 	buf format --write --path protos/skyagent

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.bootstrap import browser, dashboard, debian, python
+from infra.bootstrap import browser, dashboard, debian, node, python
 from infra.bootstrap.action import BootstrapError, Doer, say
 from infra.bootstrap.purpose import Purpose
 from infra.bootstrap.python import Environment
@@ -35,6 +35,7 @@ def prepare(environment: Environment, purpose: Purpose, doer: Doer) -> None:
     """Every part in order; each needs those before it."""
     debian.ensure(purpose, doer)
     python.ensure(environment, purpose, doer)
+    node.ensure(environment)
     browser.ensure(environment, doer)
     dashboard.ensure(environment, doer)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.bootstrap import node
 from infra.bootstrap.action import BootstrapError, Doer
 from infra.bootstrap.dashboard import ensure
 from infra.bootstrap.python import Environment
@@ -17,7 +18,8 @@ BUILD = "node -e \"const fs=require('fs');fs.mkdirSync('dist',{recursive:true});
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
-    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "lib").symlink_to(Path(sys.prefix) / "lib")
     dashboard = tmp_path / "dashboard"
     (dashboard / "src").mkdir(parents=True)
     (dashboard / "src" / "main.ts").write_text("one\n")
@@ -25,7 +27,9 @@ def environment(tmp_path: Path) -> Environment:
     (dashboard / "package.json").write_text(json.dumps(package | {"scripts": {"build": BUILD}}))
     lock = {"name": "dashboard", "version": "0.0.0", "lockfileVersion": 3, "packages": {"": package}}
     (dashboard / "package-lock.json").write_text(json.dumps(lock))
-    return Environment(tmp_path)
+    made = Environment(tmp_path)
+    node.ensure(made)
+    return made
 
 
 @pytest.fixture
@@ -64,3 +68,11 @@ def test_a_build_that_fails_is_not_remembered(environment: Environment, doer: Do
 def test_a_repository_without_a_dashboard_is_left_alone(tmp_path: Path, doer: Doer) -> None:
     ensure(Environment(tmp_path), doer)
     assert not doer.log.exists()
+
+
+def test_node_is_linked_again_when_the_wheel_went_elsewhere(environment: Environment) -> None:
+    link = environment.folder / "bin" / "node"
+    link.unlink()
+    link.symlink_to("gone")
+    node.ensure(environment)
+    assert link.resolve().is_file()

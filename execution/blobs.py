@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import AsyncGenerator, Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grpc.aio import AioRpcError
 
@@ -22,7 +23,9 @@ from infra.errors import DataLoss, Unavailable
 from infra.status import from_rpc_error
 from skyagent.common.v1.blob_pb2 import BlobRef
 from skyagent.execution.v1 import worker_service_pb2 as pb
-from skyagent.execution.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
+
+if TYPE_CHECKING:
+    from skyagent.execution.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
 CHUNK = 256 * 1024
 CALL_DEADLINE = 60.0  # seconds for one blob

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from execution.executor import Assignment, BlobSink
 from skyagent.execution.v1 import action_pb2, effect_pb2
@@ -15,7 +15,9 @@ from skyagent.execution.v1.worker_service_pb2 import Inventory
 class NoopExecutor:
     """Returns every payload as it is."""
 
-    kind: Final = "noop"
+    @property
+    def kind(self) -> str:
+        return "noop"
 
     def actions(self) -> Sequence[str]:
         return ("noop/1",)

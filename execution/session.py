@@ -84,7 +84,7 @@ class Session:
         parts.uplink.connect(self._stream, self._store)
         self._heartbeat_interval = welcome.heartbeat_interval.ToTimedelta().total_seconds()
         self._capacity = introduction.capacity
-        self._reconcile(held, set(welcome.ended_runs))
+        await self._reconcile(set(welcome.ended_runs))
 
     async def run(self) -> None:
         """Until the stream ends. Raises what ended it."""
@@ -116,12 +116,13 @@ class Session:
         """Ends the stream now."""
         self._stream.close()
 
-    def _reconcile(self, held: list[Record], ended_runs: set[str]) -> None:
+    async def _reconcile(self, ended_runs: set[str]) -> None:
         for run_id in ended_runs:
             self._parts.group.create_task(self._end_run(run_id))
-        for record in held:
+        # Read anew: what ended between Hello and Welcome found no stream to be told by.
+        for record in await self._parts.journal.submit(Journal.unreleased):
             if record.state is not State.BEGUN and record.key.run_id not in ended_runs:
-                self._parts.uplink.tell(record)
+                self._parts.uplink.tell_again(record)
 
     async def _beat(self) -> None:
         while True:

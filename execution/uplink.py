@@ -30,6 +30,7 @@ class Uplink:
         self._group = group
         self._stream: ControlStream | None = None
         self._store: Store | None = None
+        self._told: set[AttemptKey] = set()
         self._unreleased: set[AttemptKey] = set()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -45,6 +46,7 @@ class Uplink:
 
     def connect(self, stream: ControlStream, store: Store) -> None:
         self._stream, self._store = stream, store
+        self._told.clear()
 
     def disconnect(self) -> None:
         self._stream = self._store = None
@@ -64,8 +66,14 @@ class Uplink:
         if record.state in (State.BEGUN, State.RELEASED):
             self.say(pb.ControlRequest(step_state=step_state(record)))
         else:
+            self._told.add(record.key)
             self.hold(record.key)
             self._group.create_task(self._deliver(record))
+
+    def tell_again(self, record: Record) -> None:
+        """The same for a new stream, unless it was told there already."""
+        if record.key not in self._told:
+            self.tell(record)
 
     def hold(self, key: AttemptKey) -> None:
         """An outcome is journalled: it is the worker's to deliver until `let_go`."""
@@ -74,6 +82,7 @@ class Uplink:
 
     def let_go(self, key: AttemptKey) -> None:
         self._unreleased.discard(key)
+        self._told.discard(key)
         if not self._unreleased:
             self._settled.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
+import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -17,11 +18,12 @@ from skyagent.mission.v1 import mission_pb2 as pb
 
 CHUNK = 512 * 1024
 MAX_FILE_BYTES = 16 * 1024 * 1024
+NAME = re.compile("[a-z][a-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What was asked on the command line."""
+    """What was asked on the command line; `files` by the input that they are for, "" for the lone one."""
 
     template: str
     goal: str
@@ -33,34 +35,28 @@ class Wish:
     dry_run: bool
 
 
-def assignments(option: str, given: list[str]) -> dict[str, str]:
-    """`name=value` pairs of a repeatable option; raises InvalidArgument."""
-    pairs: dict[str, str] = {}
+def split_inputs(given: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """`FILE`, `INPUT=FILE` and `INPUT=VALUE`, told apart by what exists; raises InvalidArgument."""
+    files: dict[str, Path] = {}
+    values: dict[str, str] = {}
     for text in given:
         name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise InvalidArgument(Violation(option, f"{text!r} is not name=value"), reason="BAD_OPTION")
-        pairs[name] = value
-    return pairs
+        if not separator or not NAME.fullmatch(name) or Path(text).is_file():
+            files[""] = _readable(Path(text))
+        elif Path(value).expanduser().is_file():
+            files[name] = _readable(Path(value))
+        else:
+            values[name] = value
+    return files, values
 
 
-def files_of(given: list[str]) -> dict[str, Path]:
-    """`FILE` or `input=FILE`: files by the template's input that they are for; "" when there is only one to be for."""
-    found: dict[str, Path] = {}
-    for text in given:
-        name, separator, rest = text.partition("=")
-        named = bool(separator) and name.isidentifier() and not Path(text).exists()
-        path = Path(rest if named else text).expanduser()
-        if not path.is_file():
-            raise InvalidArgument(Violation("--input", f"there is no file {str(path)!r}"), reason="NO_FILE")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            size = path.stat().st_size
-            raise InvalidArgument(
-                Violation("--input", f"{path} has {size:,} bytes, at most {MAX_FILE_BYTES:,} are taken: split it"),
-                reason="FILE_TOO_LARGE",
-            )
-        found[name if named else ""] = path
-    return found
+def named_values(option: str, given: list[str]) -> dict[str, str]:
+    """INPUT=VALUE; raises InvalidArgument."""
+    pairs = [text.partition("=") for text in given]
+    for (name, separator, _), text in zip(pairs, given, strict=True):
+        if not separator or not NAME.fullmatch(name):
+            raise InvalidArgument(Violation(option, f"{text!r} is not INPUT=VALUE"), reason="BAD_OPTION")
+    return {name: value for name, _, value in pairs}
 
 
 async def spec_of(wish: Wish, services: Services) -> pb.MissionSpec:
@@ -89,6 +85,19 @@ def cents(text: str) -> int:
             Violation("--approve-above", f"{text!r} is no amount of money such as 1000 or 1000.50"), reason="BAD_OPTION"
         )
     return int(amount * 100)
+
+
+def _readable(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_file():
+        raise InvalidArgument(
+            Violation("--input", f"there is no file {str(path)!r}; give a FILE or INPUT=VALUE"), reason="NO_FILE"
+        )
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        problem = f"{path} has {size:,} bytes, at most {MAX_FILE_BYTES:,} are taken: split it"
+        raise InvalidArgument(Violation("--input", problem), reason="FILE_TOO_LARGE")
+    return path
 
 
 def _goal(wish: Wish) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from gateway.cli.asking import somebody_is_there
 from gateway.cli.exits import Exit
-from gateway.cli.mission import Wish, assignments, files_of, spec_of
+from gateway.cli.mission import Wish, named_values, spec_of, split_inputs
 from gateway.cli.output import console, machine_readable, print_json
 from gateway.cli.session import perform
 from gateway.cli.watch import Answers, Watch
@@ -37,7 +37,7 @@ class Runtime(StrEnum):
 @app.command()
 def run(  # noqa: PLR0913, PLR0917 - these are the options
     template: Annotated[str, typer.Option(help="Template to follow; `skyagent templates ls` lists them.")] = "",
-    files: Annotated[list[str], typer.Option("--input", help="FILE, or INPUT=FILE where there are several.")] = [],  # noqa: B006
+    given: Annotated[list[str], typer.Option("--input", help="FILE, INPUT=FILE or INPUT=VALUE.")] = [],  # noqa: B006
     goal: Annotated[str, typer.Option(help="What should be true afterwards, in your own words.")] = "",
     site: Annotated[str, typer.Option(help="Address of the application: the input `site`.")] = "",
     values: Annotated[
@@ -59,9 +59,10 @@ def run(  # noqa: PLR0913, PLR0917 - these are the options
     settings = load_settings()
     if not template and not goal.strip():
         raise InvalidArgument(Violation("--goal", "say what to do, or name a --template"), reason="NOTHING_ASKED")
-    inputs = {**({"site": site} if site else {}), **assignments("--set", values)}
+    files, inputs = split_inputs(given)
+    inputs |= {**({"site": site} if site else {}), **named_values("--set", values)}
     wish = Wish(
-        template, goal.strip(), files_of(files), inputs, runtime.value, tuple(allow_host), approve_above,
+        template, goal.strip(), files, inputs, runtime.value, tuple(allow_host), approve_above,
         dry_run or settings.dry_run,
     )  # fmt: skip
     as_json = machine_readable(json_lines=json_lines)

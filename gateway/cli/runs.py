@@ -134,7 +134,7 @@ async def _control(given: str, command: Callable[[Services, str, str], Awaitable
 
 
 async def run_of(services: Services, given: str) -> str:
-    """The run that an id means: itself, or the latest of a mission. Raises Precondition for a mission that never ran."""
+    """The run that an id means: itself, or the latest of a mission. Precondition for one that never ran."""
     try:
         found = await services.missions.GetMission(missions.GetMissionRequest(mission_id=given))
     except grpc.aio.AioRpcError as error:

@@ -46,9 +46,12 @@ class RandomIds:
 
     def ulid(self) -> str:
         with self._lock:
-            fresh = self._clock.now_ms() << _RANDOM_BITS | self._source.getrandbits(_RANDOM_BITS)
-            same_or_earlier_ms = fresh >> _RANDOM_BITS <= self._last >> _RANDOM_BITS
-            self._last = self._last + 1 if same_or_earlier_ms else fresh
+            now_ms = self._clock.now_ms()
+            # The operating system's randomness costs a system call, so it is drawn once a millisecond.
+            if now_ms > self._last >> _RANDOM_BITS:
+                self._last = now_ms << _RANDOM_BITS | self._source.getrandbits(_RANDOM_BITS)
+            else:
+                self._last += 1
             return str(ULID.from_int(self._last))
 
     def uuid(self) -> str:

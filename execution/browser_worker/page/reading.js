@@ -40,7 +40,7 @@ function readText(options) {
     if (tag === 'PRE' && markdown) { const code = el.innerText.trimEnd(); if (code) put('```\n' + code + '\n```'); return; }
     if (tag === 'SLOT' && el.assignedNodes().length) for (const node of el.assignedNodes()) { if (node.nodeType === 1) element(node, at, inner); else if (node.nodeType === 3 && readable(node, at)) line += node.data; }
     else walk(el.shadowRoot || el, at, inner);
-    if (inline) return;
+    if (inline) { if (at.style.display !== 'inline') line += ' '; return; }
     if (tag === 'TD' || tag === 'TH') line += '\u0020'; else flush(inner);
   }
   function linked(el, at, prefix) {

@@ -119,6 +119,7 @@ const ranger = document.createRange();
 // Whether a text node is painted where a person can read it.
 function readable(node, at) {
   const style = at.style;
+  if (node.parentNode.nodeName === 'DETAILS' && !node.parentNode.open) return false;
   if (style && (style.visibility !== 'visible' || parseFloat(style.fontSize) < 3)) return false;
   ranger.selectNodeContents(node);
   const box = boxOf(ranger);

@@ -1,0 +1,112 @@
+"""A worker's executor in the hands of a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+from playwright.async_api import Page
+
+from execution.browser_worker import BrowserConfig, BrowserExecutor, MappingSecrets, Secret
+from execution.executor import Assignment
+from infra.clock import SystemClock
+from infra.digest import digest_of
+from infra.errors import NotFound
+from infra.ids import system_ids
+from skyagent.common.v1.blob_pb2 import BlobRef
+from skyagent.execution.v1 import browser_pb2 as pb
+from skyagent.execution.v1.action_pb2 import Action, ActionBatch, Outcome
+from skyagent.execution.v1.effect_pb2 import EFFECT_CLASS_IDEMPOTENT, EFFECT_CLASS_ONCE, EFFECT_CLASS_READ, EffectClass
+
+READ: Final = EFFECT_CLASS_READ
+IDEMPOTENT: Final = EFFECT_CLASS_IDEMPOTENT
+ONCE: Final = EFFECT_CLASS_ONCE
+HOSTS: Final = ("127.0.0.1",)
+_ROUTINE: Final = {"navigate", "go_back", "reload", "observe", "extract", "screenshot", "wait_for", "pdf", "scroll", "hover"}
+_runs = count(1)
+
+
+class Blobs:
+    """A blob store in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    async def put(self, data: bytes, media_type: str, role: str) -> BlobRef:
+        ref = BlobRef(digest=digest_of(data), size=len(data), media_type=media_type, role=role)
+        self.kept[ref.digest] = data
+        return ref
+
+    async def get(self, digest: str) -> bytes:
+        if digest not in self.kept:
+            raise NotFound("BLOB_NOT_FOUND", f"no blob {digest}")
+        return self.kept[digest]
+
+
+@dataclass
+class Hands:
+    """Does actions in one session of one run."""
+
+    executor: BrowserExecutor
+    url: str = ""
+    run_id: str = field(default_factory=lambda: f"RUN{next(_runs):04}")
+    hosts: tuple[str, ...] = HOSTS
+    blobs: Blobs = field(default_factory=Blobs)
+    deadline: float | None = None
+
+    @property
+    def page(self) -> Page:
+        """The tab that the session shows, for a look that does not pass through our own code."""
+        return next(each for each in self.executor._sessions.live() if each.key[0] == self.run_id).tab.page  # pyright: ignore[reportPrivateUsage]
+
+    async def do(self, effect_class: EffectClass.ValueType | None = None, **action: Any) -> Outcome:
+        return await self.execute(self.action(effect_class, **action))
+
+    async def execute(self, action: Action) -> Outcome:
+        assignment = Assignment(self.run_id, "STEP", 1, action, "acme", self.hosts, self.deadline)
+        return await self.executor.execute(assignment, self.blobs, lambda _: None)
+
+    async def batch(self, *actions: Action) -> Outcome:
+        highest = max(action.effect_class for action in actions)
+        return await self.execute(Action(effect_class=highest, batch=ActionBatch(actions=actions)))
+
+    def action(self, effect_class: EffectClass.ValueType | None = None, **action: Any) -> Action:
+        default = READ if _ROUTINE & action.keys() else IDEMPOTENT
+        return Action(effect_class=effect_class or default, browser=pb.BrowserAction(**action))
+
+    async def go(self, path: str) -> Outcome:
+        return await self.do(navigate=pb.NavigateAction(url=path if "://" in path else self.url + path))
+
+    async def look(self, **options: Any) -> pb.BrowserObservation:
+        return (await self.do(observe=pb.ObserveAction(**options))).browser.observation
+
+    async def click(self, effect_class: EffectClass.ValueType = IDEMPOTENT, **locator: Any) -> Outcome:
+        return await self.do(effect_class, click=pb.ClickAction(target=located(**locator)))
+
+    async def fill_form(self, values: Mapping[str, str]) -> Outcome:
+        return await self.do(fill_form=pb.FillFormAction(fields=fields(values)))
+
+
+def located(**locator: Any) -> pb.Target:
+    return pb.Target(locator=pb.Locator(**locator))
+
+
+def fields(values: Mapping[str, str]) -> list[pb.FieldValue]:
+    return [pb.FieldValue(target=located(field=name), value=value, label=name) for name, value in values.items()]
+
+
+def status(outcome: Outcome) -> str:
+    return pb.BrowserStatus.Name(outcome.browser.status).removeprefix("BROWSER_STATUS_")
+
+
+@asynccontextmanager
+async def executing(directory: Path, **settings: Any) -> AsyncGenerator[BrowserExecutor]:
+    clock = SystemClock()
+    secrets = MappingSecrets({"password": Secret("hunter22"), "BOUND": Secret("only-there", ("elsewhere.example",))})
+    config = BrowserConfig(directory, **{"patience": 0.6, **settings})
+    async with BrowserExecutor(config, secrets, clock, system_ids(clock)) as executor:
+        yield executor

@@ -198,6 +198,27 @@ async def test_grpcurl_calls_with_nothing_but_an_address_and_a_token(
     assert json.loads(said)["sessions"][0]["kind"] == "viewer"
 
 
+@pytest.mark.parametrize(
+    ("symbol", "told"),
+    [
+        (f"{SESSIONS.full_name}.ListSessions", "rpc ListSessions"),
+        ("skyagent.execution.v1.Session", "message Session"),
+        ("grpc.reflection.v1.ServerReflection", "service ServerReflection"),
+    ],
+)
+async def test_grpcurl_describes_a_method_a_message_and_reflection_itself(
+    sessions: Sessions, settings: Settings, symbol: str, told: str
+) -> None:
+    async with serving([service_of(sessions)], settings) as runtime:
+        assert told in await grpcurl(runtime.address, "describe", symbol)
+
+
+async def test_what_does_not_exist_is_not_described(sessions: Sessions, settings: Settings) -> None:
+    async with serving([service_of(sessions)], settings) as runtime:
+        with pytest.raises(AssertionError, match="Symbol not found"):
+            await grpcurl(runtime.address, "describe", "skyagent.none.v1.Nothing")
+
+
 async def test_reflection_v1_answers_as_v1alpha_does(sessions: Sessions, settings: Settings) -> None:
     list_services = b"\x3a\x01*"  # field 7, list_services, "*"
     answers: list[object] = []

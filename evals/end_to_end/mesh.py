@@ -43,7 +43,6 @@ class Order:
     form_path: str
     list_path: str
     username: str
-    password: str
     approve_above: str
 
 

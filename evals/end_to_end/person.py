@@ -58,12 +58,12 @@ class Beforehand:
 
 
 def person_for(approve: str, keyboard: int) -> Person:
-    """Who will be asked. `approve` is "yes", "no", or "" for the person at this keyboard, a file descriptor.
+    """Who will be asked. `approve` is yes, no, y, n, or "" for the person at this keyboard, a file descriptor.
 
     Raises InvalidArgument for anything else, and for "" where there is no terminal: nobody could ever answer.
     """
-    if approve in ("yes", "no"):
-        return Beforehand(approve == "yes")
+    if approve.lower() in ("yes", "y", "no", "n"):
+        return Beforehand(approve.lower().startswith("y"))
     if approve:
         raise InvalidArgument(Violation("approve", f"{approve!r} is no answer: say yes or no"))
     if not os.isatty(keyboard):

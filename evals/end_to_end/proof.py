@@ -12,13 +12,16 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from evals import records
 from evals.end_to_end.ending import print_ending, print_opening
 from evals.end_to_end.outcome import shortcomings
 from evals.end_to_end.person import any_key, person_for
+from evals.end_to_end.skyagent_mesh import skyagent_mesh
 from evals.end_to_end.stage import Cast, OpenMesh, performed
 from evals.sites import ledger
 from infra.clock import Clock, SystemClock
@@ -27,6 +30,7 @@ from infra.ids import system_ids
 
 FOLDER = Path("build/proof")
 LOG_WIDTH = 160
+STAY_S = 120.0
 HOLDS, FAILS, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 69, 130
 
 
@@ -70,6 +74,20 @@ async def perform(cast: Cast, keyboard: int, stay_s: float) -> int:
     return FAILS if shortcomings(proven.evidence) else HOLDS
 
 
+def main(
+    approve: Annotated[str, typer.Option(help="yes or no: the answer where there is no terminal to ask on")] = "",
+    seed: Annotated[int | None, typer.Option(help="make the same records as an earlier proof")] = None,
+    folder: Annotated[Path | None, typer.Option(help=f"where everything goes; {FOLDER}/TIME if not given")] = None,
+    stay: Annotated[float, typer.Option(help="seconds that the mesh stays up at the end, at a terminal")] = STAY_S,
+) -> None:
+    """Enter records through a real application, under fire, and have them counted by someone who took no part."""
+    clock = SystemClock()
+    ids = system_ids(clock)
+    raise typer.Exit(
+        run(Options(approve, seed, folder, stay), lambda into, account: skyagent_mesh(into, account, clock, ids))
+    )
+
+
 def run(options: Options, open_mesh: OpenMesh) -> int:
     """The whole program but for the command line; returns the exit code."""
     # A log has no width of its own; 80 columns would cut the tables.
@@ -83,3 +101,7 @@ def run(options: Options, open_mesh: OpenMesh) -> int:
     except SkyError as error:
         console.print(f"[bold red]error[/] {error}", highlight=False)
         return USAGE if isinstance(error, InvalidArgument) else UNAVAILABLE if isinstance(error, Unavailable) else FAILS
+
+
+if __name__ == "__main__":
+    typer.run(main)

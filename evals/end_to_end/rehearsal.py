@@ -41,8 +41,9 @@ class Conduct(StrEnum):
 class RehearsalMesh:
     """Four idle processes that are started again when they die, and one clerk."""
 
-    def __init__(self, conduct: Conduct, clock: Clock, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, conduct: Conduct, account: Account, clock: Clock, tasks: asyncio.TaskGroup) -> None:
         self._conduct = conduct
+        self._account = account
         self._clock = clock
         self._tasks = tasks
         self._processes: dict[Part, asyncio.subprocess.Process] = {}
@@ -92,7 +93,7 @@ class RehearsalMesh:
 
     async def _work(self, order: Order) -> None:
         invoices = await asyncio.to_thread(read_csv, order.rows)
-        async with clerk(order.site, Account(order.username, order.password, "")) as worker:
+        async with clerk(order.site, self._account) as worker:
             for invoice in invoices:
                 await self._enter(worker, invoice, Decimal(order.approve_above))
         failed = [number for number, record in self._progress.records.items() if record.stage is Stage.FAILED]
@@ -151,10 +152,10 @@ class RehearsalMesh:
 
 
 @asynccontextmanager
-async def rehearsal(conduct: Conduct, clock: Clock) -> AsyncGenerator[RehearsalMesh]:
+async def rehearsal(conduct: Conduct, account: Account, clock: Clock) -> AsyncGenerator[RehearsalMesh]:
     """The straw mesh, up until the block ends."""
     async with asyncio.TaskGroup() as tasks:
-        mesh = RehearsalMesh(conduct, clock, tasks)
+        mesh = RehearsalMesh(conduct, account, clock, tasks)
         keeping = [tasks.create_task(mesh.keep_up(part)) for part in Part]
         yield mesh
         for task in keeping:

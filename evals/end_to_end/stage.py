@@ -30,7 +30,8 @@ LOOK_S = 0.5
 RUN_S = 240.0
 """How long the run may take, counted anew once a person has answered."""
 
-OpenMesh = Callable[[Path], AbstractAsyncContextManager[Mesh]]
+OpenMesh = Callable[[Path, ledger.Account], AbstractAsyncContextManager[Mesh]]
+"""Brings up a mesh in a folder that may sign in with that account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ async def performed(cast: Cast) -> AsyncGenerator[Proven]:
     async with (
         ledger.running(cast.folder / "application", cast.account) as site,
         ledger.decoy(site, cast.folder / "decoy") as decoy,
-        cast.open_mesh(cast.folder / "mesh") as mesh,
+        cast.open_mesh(cast.folder / "mesh", cast.account) as mesh,
     ):
         performance = _Performance(cast, site, decoy, mesh, began)
         yield await performance.run()
@@ -117,14 +118,12 @@ class _Performance:
         )
 
     def _order(self, site: str) -> Order:
-        account = self._site.account
         return Order(
             rows=self._csv,
             site=site,
             form_path=ledger.FORM_PATH,
             list_path=ledger.LIST_PATH + "?q={key}",
-            username=account.username,
-            password=account.password,
+            username=self._site.account.username,
             approve_above=str(records.LIMIT),
         )
 

@@ -15,6 +15,7 @@ from evals.end_to_end.kills import ANNOUNCED_S, RECOVER_S, Kill, Plan, Saboteur,
 from evals.end_to_end.mesh import Part
 from evals.end_to_end.rehearsal import Conduct, RehearsalMesh, rehearsal
 from evals.sites.fault_proxy import Phase, Save
+from evals.sites.ledger import Account
 from infra.clock import Clock, ManualClock, SystemClock
 from infra.errors import DeadlineExceeded, InvalidArgument
 from infra.ids import seeded_ids
@@ -54,6 +55,7 @@ def save(number: str) -> Save:
     return Save(1, "/admin/ledger/invoice/add/", {"number": number})
 
 
+NOBODY = Account("", "", "")
 STRIKE_ENVOY = Plan((Strike(Part.ENVOY, "INV-1", Phase.BEFORE_FORWARD),), lie="")
 
 
@@ -88,7 +90,7 @@ def saboteur(plan: Plan, mesh: RehearsalMesh, tasks: asyncio.TaskGroup, told: To
 
 async def test_a_strike_is_announced_with_the_pid_of_a_living_process_then_done_once_and_recovery_is_seen() -> None:
     told = Told()
-    async with rehearsal(Conduct.CAREFUL, SystemClock()) as mesh, asyncio.TaskGroup() as tasks:
+    async with rehearsal(Conduct.CAREFUL, NOBODY, SystemClock()) as mesh, asyncio.TaskGroup() as tasks:
         villain = saboteur(STRIKE_ENVOY, mesh, tasks, told, SystemClock())
         await villain.on_save(save("INV-2"), Phase.BEFORE_FORWARD)
         await villain.on_save(save("INV-1"), Phase.AFTER_FORWARD)
@@ -105,7 +107,7 @@ async def test_a_strike_is_announced_with_the_pid_of_a_living_process_then_done_
 
 async def test_one_save_of_the_chosen_record_is_answered_falsely_and_only_the_first() -> None:
     told = Told()
-    async with rehearsal(Conduct.CAREFUL, SystemClock()) as mesh, asyncio.TaskGroup() as tasks:
+    async with rehearsal(Conduct.CAREFUL, NOBODY, SystemClock()) as mesh, asyncio.TaskGroup() as tasks:
         villain = saboteur(Plan((), lie="INV-9"), mesh, tasks, told, SystemClock())
         answers = [await villain.divert(save(number)) for number in ("INV-1", "INV-9", "INV-9")]
     assert answers == [None, "http://decoy/", None]
@@ -126,7 +128,7 @@ async def test_a_part_that_never_comes_back_is_given_up_and_told_by_its_absence(
     child = await asyncio.create_subprocess_exec("sleep", "600")
     told = Told()
     async with asyncio.TaskGroup() as tasks:
-        mesh = Dead(Conduct.CAREFUL, clock, tasks)
+        mesh = Dead(Conduct.CAREFUL, NOBODY, clock, tasks)
         mesh.envoy = child.pid
         villain = saboteur(STRIKE_ENVOY, mesh, tasks, told, clock)
         striking = tasks.create_task(villain.on_save(save("INV-1"), Phase.BEFORE_FORWARD))
@@ -144,7 +146,7 @@ async def test_a_part_that_never_comes_back_is_given_up_and_told_by_its_absence(
 async def test_a_part_that_is_not_there_to_be_killed_is_an_error() -> None:
     clock = ManualClock()
     async with asyncio.TaskGroup() as tasks:
-        villain = saboteur(STRIKE_ENVOY, Dead(Conduct.CAREFUL, clock, tasks), tasks, Told(), clock)
+        villain = saboteur(STRIKE_ENVOY, Dead(Conduct.CAREFUL, NOBODY, clock, tasks), tasks, Told(), clock)
         striking = tasks.create_task(failure_of(villain))
         await clock.until_sleeping()
         await clock.advance(60)

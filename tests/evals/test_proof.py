@@ -29,7 +29,7 @@ def cast(folder: Path, conduct: Conduct, *, granted: bool = True) -> Cast:
         seed=7,
         account=ledger.Account("clerk", "correct horse", "key"),
         person=Beforehand(granted),
-        open_mesh=lambda _folder: rehearsal(conduct, clock),
+        open_mesh=lambda _folder, account: rehearsal(conduct, account, clock),
         console=Console(file=io.StringIO(), width=160),
         clock=clock,
     )
@@ -96,7 +96,7 @@ from evals.end_to_end.proof import Options, run
 from evals.end_to_end.rehearsal import Conduct, rehearsal
 from infra.clock import SystemClock
 options = Options(approve=sys.argv[2], seed=None, folder=Path(sys.argv[1]), stay_s=0)
-sys.exit(run(options, lambda folder: rehearsal(Conduct.CAREFUL, SystemClock())))
+sys.exit(run(options, lambda folder, account: rehearsal(Conduct.CAREFUL, account, SystemClock())))
 """
 
 

@@ -49,6 +49,11 @@ class Driver:
     incarnation: str
     woken: asyncio.Event
     """Set when something may have changed."""
+    commanded: bool = True
+    """Whether there may be commands that are not applied yet."""
+    needs_worker: bool = False
+    """Whether it waits for a worker with room."""
+    _commands_read_ms: int = 0
     _no_worker_since_ms: int = 0
 
     @property
@@ -85,6 +90,7 @@ class Driver:
             checks = Checks(self.ledger.outcomes, self.ids.ulid)
             await self._carry_out(next_move(self.ledger.folded, checks, self.clock.now_ms()), basis)
         except ControlMoved:
+            self.commanded = True
             log.debug("run.control_moved", run_id=self.run_id)
         except NoWorker as missing:
             await self._wait_for_worker(missing)
@@ -109,6 +115,13 @@ class Driver:
                 await self._sleep(until_ms)
 
     async def _apply_commands(self) -> None:
+        """Applies what people said. Without a wake it looks once in a while only: an intent that does not know a
+        command is refused by the journal itself.
+        """
+        now_ms = self.clock.now_ms()
+        if not self.commanded and now_ms - self._commands_read_ms < LONGEST_WAIT_MS:
+            return
+        self.commanded, self._commands_read_ms = False, now_ms
         head = await self.ledger.journal.head(self.run_id)
         self.ledger.control_gen = head.control_gen
         for command in await self.ledger.journal.pending_commands(self.run_id):
@@ -125,7 +138,9 @@ class Driver:
             try:
                 await self.ledger.journal.command(expire)
             except (ApprovalNotPending, RunEnded):
-                continue
+                log.debug("approval.not_expired", approval_id=approval.approval_id)
+            self.commanded = True
+        if self.commanded:
             await self._apply_commands()
 
     async def _plan(self, basis: int) -> None:
@@ -148,7 +163,9 @@ class Driver:
         if not missing.connected and now_ms - self._no_worker_since_ms >= NO_WORKER_GRACE_MS:
             fix = f"start one with `skyagent worker {missing.kind}`"
             await self._block("NO_WORKER", f"no {missing.kind} worker is connected; {fix}")
+        self.needs_worker = True
         await self._sleep(now_ms + NO_WORKER_GRACE_MS // 4)
+        self.needs_worker = False
 
     async def _block(self, reason: str, detail: str) -> None:
         state = self.ledger.state
@@ -166,6 +183,11 @@ class Driver:
     def _let_go(self) -> None:
         workers = {attempt.worker_id for record in self.ledger.state.nodes for attempt in record.attempts}
         self.links.end_run(self.run_id, workers)
+
+    def command(self) -> None:
+        """A person said something."""
+        self.commanded = True
+        self.woken.set()
 
     def holds(self, key: Key) -> bool:
         """Whether an attempt is open in this run."""

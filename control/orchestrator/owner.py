@@ -45,7 +45,7 @@ class Owner:
         async for run_id in self.journal.wakes():
             driver = self.drivers.get(run_id)
             if driver is not None:
-                driver.woken.set()
+                driver.command()
             else:
                 self._woken.set()
 
@@ -101,6 +101,12 @@ class Owner:
         """Lets every run look again."""
         for driver in self.drivers.values():
             driver.woken.set()
+
+    def worker_has_room(self) -> None:
+        """Lets the runs that wait for a worker look again."""
+        for driver in self.drivers.values():
+            if driver.needs_worker:
+                driver.woken.set()
 
     def owned(self, keys: list[wire.StepKey]) -> list[wire.StepKey]:
         """The attempts among these that are open in runs of this node."""

@@ -36,7 +36,11 @@ class Runs(Protocol):
         ...
 
     def worker_changed(self) -> None:
-        """A worker came, went or has room."""
+        """A worker came or went."""
+        ...
+
+    def worker_has_room(self) -> None:
+        """A worker takes more."""
         ...
 
     def owned(self, keys: list[wire.StepKey]) -> list[wire.StepKey]:
@@ -156,7 +160,7 @@ class WorkerServicer(rpc.WorkerServiceServicer):
                 await self._runs.result(link, request.step_result)
             case "credit":
                 link.credits += request.credit.steps
-                self._runs.worker_changed()
+                self._runs.worker_has_room()
             case "heartbeat":
                 renewed = wire.Renewed(leases=self._runs.owned(list(request.heartbeat.running)))
                 renewed.lease_ttl.FromMilliseconds(int(self._lease.ttl * 1000))

@@ -147,10 +147,9 @@ class _Check:
                 self._wrong(_path(name), f"it is missing: {declared.description}; give it as a file with role {name!r}")
             return
         data = inline.encode() if file is None else self._files[file.digest]
-        kind = "" if file is None else "table.json" if "json" in file.media_type else "table.csv"
-        with_table = self._attempt(lambda: parse_table(data, name=kind, field=_path(name)))
-        if with_table:
-            self._tables[name] = with_table
+        table = self._attempt(lambda: parse_table(data, field=_path(name)))
+        if table:
+            self._tables[name] = table
 
     def _one(self, declared: TemplateInput, hosts: tuple[str, ...]) -> None:
         value = self._values[declared.name]

@@ -1,0 +1,1 @@
+"""Files that missions take and make: bytes by digest, and the list of what runs made."""

@@ -78,9 +78,9 @@ def _fault(event: StoredEvent, run_id: str, seq: int, prev_hash: bytes) -> str:
         return f"is missing: event {event.seq} stands in its place"
     if event.prev_hash != prev_hash:
         return "is not chained to the event before it"
-    if event.payload is not None and payload_digest(event.payload) != event.payload_digest:
-        return "has another payload than was written"
     try:
+        if event.payload is not None and payload_digest(event.payload) != event.payload_digest:
+            return "has another payload than was written"
         expected = event_hash(
             prev_hash, run_id, seq, event.epoch, event.kind, event.time_ms, event.append_id, event.payload_digest
         )

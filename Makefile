@@ -40,7 +40,7 @@ bench: bench-journal bench-mesh
 
 bench-%: # a table, and build/bench/NAME.json
 	@$(PYTHON) -m infra.bootstrap bench
-	@python tests/peers/bench_$*.py
+	@python -m tests.peers.bench_$*
 
 up:
 	@$(PYTHON) -m infra.bootstrap run
@@ -56,4 +56,4 @@ lock: setup # exact versions with hashes; ADD=--upgrade takes the newest
 	$(PIN)/uv.txt $(ADD) requirements/uv.in
 	$(PIN)/run.txt $(ADD) pyproject.toml --extra evals --group build
 	$(PIN)/test.txt $(ADD) --constraints requirements/run.txt pyproject.toml --extra evals --group build --group dev
-	$(PIN)/bench.txt $(ADD) --constraints requirements/test.txt pyproject.toml --extra evals --group build --group dev --group bench
+	$(PIN)/peers.txt $(ADD) --group peers

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.bootstrap import browser, dashboard, debian, node, python
+from infra.bootstrap import browser, dashboard, debian, node, peers, python
 from infra.bootstrap.action import BootstrapError, Doer, say
 from infra.bootstrap.purpose import Purpose
 from infra.bootstrap.python import Environment
@@ -38,6 +38,8 @@ def prepare(environment: Environment, purpose: Purpose, doer: Doer) -> None:
     node.ensure(environment)
     browser.ensure(environment, doer)
     dashboard.ensure(environment, doer)
+    if purpose >= Purpose.BENCH:
+        peers.ensure(environment.root, doer)
 
 
 @contextmanager

@@ -12,5 +12,5 @@ class Purpose(IntEnum):
 
     @property
     def pins(self) -> str:
-        """Name of the file with the exact versions, below requirements/."""
-        return f"{self.name.lower()}.txt"
+        """Name of the file with the exact versions, below requirements/; a bench is a test with peers."""
+        return "run.txt" if self is Purpose.RUN else "test.txt"

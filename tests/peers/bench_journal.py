@@ -1,7 +1,7 @@
 """How fast steps are recorded durably, beside DBOS, LangGraph and the disk itself, in the same minutes.
 
-Rounds follow each other and every ratio is the median of the rounds' own ratios, because a shared disk changes its speed
-from minute to minute.
+Rounds follow each other and every ratio is the median of the rounds' own ratios, because a shared disk changes its
+speed from minute to minute.
 
     python -m tests.peers.bench_journal [ROUNDS]
 """
@@ -21,7 +21,6 @@ from tests.peers.report import Aim, machine, publish, table
 
 HERE = Path(__file__).parent
 PEERS = Path("build/peers")
-PEER_PACKAGES = ("dbos==3.4.*", "langgraph==1.2.*", "langgraph-checkpoint-sqlite==3.1.*", "uvloop")
 SECONDS = 2.0
 
 AIMS = (
@@ -126,15 +125,11 @@ def show(rounds: Sequence[Figures], settings: dict[str, object]) -> None:
 
 
 def peers_python() -> str:
-    """The interpreter of the environment that holds the peers; made once, and again when the packages change."""
-    wanted = "\n".join(PEER_PACKAGES)
-    marker = PEERS / "packages.txt"
-    python = str(PEERS / "bin" / "python")
-    if not marker.exists() or marker.read_text() != wanted:
-        subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(PEERS)], check=True)
-        subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, *PEER_PACKAGES], check=True)
-        marker.write_text(wanted)
-    return python
+    """The interpreter of the environment that holds the peers, which `make bench-journal` makes first."""
+    python = PEERS / "bin" / "python"
+    if not python.exists():
+        sys.exit("bench-journal: the peers are not installed; run `make bench-journal`")
+    return str(python)
 
 
 if __name__ == "__main__":

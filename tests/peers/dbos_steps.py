@@ -1,6 +1,6 @@
 """DBOS under the bench's load: a workflow of 20 steps, each recorded before the next one begins.
 
-    python dbos_steps.py FOLDER SECONDS AT_ONCE...      (in the peers' environment)
+python dbos_steps.py FOLDER SECONDS AT_ONCE...      (in the peers' environment)
 """
 
 import sqlite3
@@ -37,12 +37,18 @@ async def run(tell: Callable[[float], None]) -> None:
 
 async def main(folder: Path, seconds: float, at_once: list[int]) -> None:
     path = folder / "dbos.db"
-    DBOS(config=DBOSConfig(name="bench", system_database_url=f"sqlite:///{path}", log_level="ERROR", run_admin_server=False))
+    DBOS(
+        config=DBOSConfig(
+            name="bench", system_database_url=f"sqlite:///{path}", log_level="ERROR", run_admin_server=False
+        )
+    )
     DBOS.launch()
     with sqlite3.connect(path) as connection:
         journal_mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
         synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
-    say_settings("dbos", journal_mode=journal_mode, synchronous=f"{synchronous} (DBOS leaves SQLite's own)", payload="200 B")
+    say_settings(
+        "dbos", journal_mode=journal_mode, synchronous=f"{synchronous} (DBOS leaves SQLite's own)", payload="200 B"
+    )
     for runs in at_once:
         await measure("dbos", run, at_once=runs, seconds=seconds)
     DBOS.destroy()

@@ -1,6 +1,6 @@
 """Our journal under the bench's load: each step is one durable append of a result and the next intent.
 
-    python -m tests.peers.journal_steps FOLDER SECONDS AT_ONCE...
+python -m tests.peers.journal_steps FOLDER SECONDS AT_ONCE...
 """
 
 import sys

@@ -1,6 +1,6 @@
 """LangGraph's SQLite saver under the bench's load: a graph that goes 20 times through one node, durability="sync".
 
-    python langgraph_steps.py FOLDER SECONDS AT_ONCE...      (in the peers' environment)
+python langgraph_steps.py FOLDER SECONDS AT_ONCE...      (in the peers' environment)
 """
 
 import sys
@@ -45,7 +45,9 @@ def twenty_steps(saver: AsyncSqliteSaver) -> Run:
 async def main(folder: Path, seconds: float, at_once: list[int]) -> None:
     async with AsyncSqliteSaver.from_conn_string(str(folder / "langgraph.db")) as saver:
         await saver.setup()
-        modes = [await (await saver.conn.execute(f"PRAGMA {name}")).fetchone() for name in ("journal_mode", "synchronous")]
+        modes = [
+            await (await saver.conn.execute(f"PRAGMA {name}")).fetchone() for name in ("journal_mode", "synchronous")
+        ]
         settings = {"journal_mode": modes[0][0], "synchronous": modes[1][0]}
         say_settings("langgraph", **settings, durability="sync", payload="200 B", latency="mean of a run's steps")
         for runs in at_once:

@@ -45,7 +45,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def publish(name: str, figures: Mapping[str, float], aims: Sequence[Aim]) -> None:
     """Print the figures beside their aims and write build/bench/NAME.json."""
     rows = [
-        (aim.figure, f"{figures[aim.figure]:,.2f}", "" if aim.least is None else f">= {aim.least:g}", _mark(figures, aim))
+        (
+            aim.figure,
+            f"{figures[aim.figure]:,.2f}",
+            "" if aim.least is None else f">= {aim.least:g}",
+            _mark(figures, aim),
+        )
         for aim in aims
     ]
     table(name, ("figure", "value", "aim", ""), rows)

@@ -14,7 +14,7 @@ def environment(tmp_path: Path) -> Environment:
     """A repository with pins and an interpreter, in which nothing was installed yet."""
     (tmp_path / "requirements").mkdir()
     for purpose in Purpose:
-        (tmp_path / "requirements" / purpose.pins).write_text(f"{purpose.name}==1\n")
+        (tmp_path / "requirements" / purpose.pins).write_text(f"{purpose.pins}==1\n")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").touch()

@@ -1,8 +1,10 @@
 # Every target prepares what it needs by itself (infra/bootstrap), and takes no time for that when nothing is missing.
 PYTHON ?= python3
 APPROVE ?=# y or n answers the proof's question where nobody can type; empty asks
-BIN := .venv/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+# The bootstrap runs on the machine's Python, everything else on what it installed.
+PREPARE := PATH='$(PATH)' $(PYTHON) -m infra.bootstrap
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/build/uv/bin:$(PATH)
 
 RELEASE = $(or $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null),HEAD)
 PIN = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
@@ -12,11 +14,11 @@ PIN = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 .NOTPARALLEL:
 
 run: # the proof mission, live; `make run APPROVE=y` where there is no terminal
-	@$(PYTHON) -m infra.bootstrap run
+	@$(PREPARE) run
 	@python -m evals.end_to_end.proof $(if $(APPROVE),--approve $(APPROVE))
 
 setup: # everything that the other targets need
-	@$(PYTHON) -m infra.bootstrap test
+	@$(PREPARE) test
 
 test: check # everything that CI runs
 	pytest
@@ -39,11 +41,11 @@ gen: setup # what is derived from the contracts
 bench: bench-journal bench-mesh
 
 bench-%: # a table, and build/bench/NAME.json
-	@$(PYTHON) -m infra.bootstrap bench
+	@$(PREPARE) bench
 	@python -m tests.peers.bench_$*
 
 up:
-	@$(PYTHON) -m infra.bootstrap run
+	@$(PREPARE) run
 	@skyagent up
 
 down:

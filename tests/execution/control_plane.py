@@ -91,6 +91,16 @@ class Link:
     async def result(self) -> pb.StepResult:
         return (await self.next("step_result")).step_result
 
+    async def result_unless_gone(self) -> pb.StepResult | None:
+        """The next result; None once the stream is over and every result that came by it was taken."""
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(self._frames["step_result"].get())
+            ended = group.create_task(self.gone())
+            await asyncio.wait([waiting, ended], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            ended.cancel()
+        return None if waiting.cancelled() else waiting.result().step_result
+
     async def state(self) -> pb.StepState:
         return (await self.next("step_state")).step_state
 
@@ -119,11 +129,11 @@ class Link:
                 self.send(pb.ControlResponse(renewed=renewed))
         self.ended.set()
 
-    async def speak(self, context: Context) -> None:
+    async def speak(self, context: Context) -> grpc.StatusCode:
+        """Says what the test says; returns how it wants the stream to end."""
         while isinstance(said := await self._outbox.get(), pb.ControlResponse):
             await context.write(said)
-        if said is not grpc.StatusCode.OK:
-            await context.abort(said, "the test said so")
+        return said
 
 
 class ControlPlane(WorkerServiceServicer):
@@ -157,10 +167,12 @@ class ControlPlane(WorkerServiceServicer):
         try:
             async with asyncio.TaskGroup() as group:
                 listening = group.create_task(link.listen(request_iterator))
-                await link.speak(context)
+                status = await link.speak(context)
                 listening.cancel()
         finally:
             link.ended.set()
+        if status is not grpc.StatusCode.OK:
+            await context.abort(status, "the test said so")
 
     async def PutBlob(  # type: ignore[override]
         self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: Context

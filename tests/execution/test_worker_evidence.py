@@ -1,0 +1,165 @@
+"""Evidence: on the worker's disk before an outcome names it, at the control plane before a result does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from execution import uplink
+from execution.attempts import AttemptKey
+from execution.blobs import Spool
+from execution.executor import Assignment, BlobSink
+from infra.digest import digest_hex, digest_of
+from infra.errors import DataLoss, NotFound
+from skyagent.common.v1.blob_pb2 import BlobRef
+from skyagent.execution.v1 import worker_service_pb2 as pb
+from skyagent.execution.v1.action_pb2 import BatchResult, Outcome
+from tests.execution.actors import Actor, Immediate, done, settings, working
+from tests.execution.control_plane import ControlPlane, assign, control_plane, noop, step_key, ulid
+
+LARGE = bytes(range(256)) * 4096
+KEY = AttemptKey(ulid(1), ulid(1), 1)
+
+
+@pytest.fixture
+async def plane() -> AsyncGenerator[ControlPlane]:
+    async with control_plane() as running:
+        yield running
+
+
+def spooled(folder: Path) -> set[str]:
+    return {file.name for file in (folder / "workers" / "noop-1" / "spool").rglob("*") if file.is_file()}
+
+
+def forge(folder: Path) -> None:
+    next(path for path in folder.rglob("*") if path.is_file()).write_bytes(b"forged")
+
+
+class Reader(Actor):
+    """Reads the blob that the payload names, and says what it got."""
+
+    async def execute(self, assignment: Assignment, blobs: BlobSink, progress: Callable[[str], None]) -> Outcome:
+        own = await blobs.put(b"own", "text/plain", "note")
+        assert await blobs.get(own.digest) == b"own"
+        try:
+            return done((await blobs.get(assignment.action.noop.payload.decode())).decode())
+        except NotFound as missing:
+            return done(missing.code)
+
+
+async def test_a_result_follows_its_evidence(plane: ControlPlane, tmp_path: Path) -> None:
+    actor = Immediate()
+    actor.evidence = LARGE
+    async with working(actor, settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        key = link.assign(assign())
+        (ref,) = (await link.result()).outcome.blobs
+        assert ref == BlobRef(digest=digest_of(LARGE), size=len(LARGE), media_type="text/plain", role="evidence")
+        assert plane.blobs == {ref.digest: LARGE}
+        assert spooled(tmp_path) == {digest_hex(ref.digest)}
+        link.recorded(key)
+
+
+async def test_evidence_is_let_go_once_its_outcome_is_recorded(plane: ControlPlane, tmp_path: Path) -> None:
+    actor = Immediate()
+    actor.evidence = b"seen"
+    async with working(actor, settings(plane.address, tmp_path, max_concurrent_steps=1)) as worker:
+        link = await plane.meet()
+        for step in (1, 2):
+            link.recorded(link.assign(assign(step_key(step))))
+            link.recorded((await link.result()).key)
+        link.send(pb.ControlResponse(drain=pb.Drain()))
+        await link.next("goodbye")
+        link.close()
+        await worker
+        assert spooled(tmp_path) == set()
+
+
+async def test_a_result_waits_for_a_store_that_is_away(
+    plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uplink, "UPLOAD_RETRY", 0.01)
+    actor = Immediate()
+    actor.evidence = b"seen"
+    plane.stores = False
+    async with working(actor, settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        link.assign(assign())
+        await plane.put_tried.wait()
+        assert link.waiting("step_result") == 0
+        plane.stores = True
+        assert (await link.result()).outcome.blobs[0].digest in plane.blobs
+
+
+async def test_evidence_is_stored_again_at_a_control_plane_that_never_got_it(tmp_path: Path) -> None:
+    actor = Actor()
+    actor.evidence = b"seen"
+    async with AsyncExitStack() as stack:
+        async with control_plane() as plane:
+            address = plane.address
+            await stack.enter_async_context(working(actor, settings(address, tmp_path)))
+            link = await plane.meet()
+            link.assign(assign())
+            running = await actor.next()
+        actor.let(running)
+        async with control_plane(address) as plane:
+            link = await plane.meet()
+            assert (await link.result()).outcome.blobs[0].digest in plane.blobs
+
+
+async def test_evidence_named_deep_inside_a_result_is_stored_too(plane: ControlPlane, tmp_path: Path) -> None:
+    class Batch(Actor):
+        async def execute(self, assignment: Assignment, blobs: BlobSink, progress: Callable[[str], None]) -> Outcome:
+            part = done()
+            part.tool.files.append(await blobs.put(b"deep", "text/plain", "file"))
+            outcome = done()
+            outcome.batch.CopyFrom(BatchResult(outcomes=[part]))
+            return outcome
+
+    async with working(Batch(), settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        link.assign(assign())
+        await link.result()
+        assert list(plane.blobs.values()) == [b"deep"]
+
+
+async def test_an_executor_reads_what_it_stored_and_what_the_control_plane_has(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    plane.blobs[digest_of(b"input")] = b"input"
+    async with working(Reader(), settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        for step, (data, said) in enumerate([(b"input", "input"), (b"nowhere", "NOT_FOUND")], start=1):
+            link.assign(assign(step_key(step), noop(digest_of(data).encode())))
+            assert (await link.result()).outcome.message == said
+
+
+async def test_altered_evidence_is_noticed(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    digest = await spool.put(KEY, b"seen")
+    forge(tmp_path)
+    with pytest.raises(DataLoss, match="altered"):
+        await spool.get(KEY, digest)
+
+
+async def test_letting_go_of_one_attempt_leaves_the_same_bytes_of_another(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    other = AttemptKey(ulid(1), ulid(1), 2)
+    digest = await spool.put(KEY, b"seen")
+    assert await spool.put(other, b"seen") == digest
+    await spool.drop(KEY)
+    assert await spool.get(KEY, digest) is None
+    assert await spool.get(other, digest) == b"seen"
+
+
+async def test_a_sweep_keeps_what_is_still_to_be_delivered(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    gone = AttemptKey(ulid(2), ulid(1), 1)
+    digest = await spool.put(KEY, b"seen")
+    await spool.put(gone, b"seen")
+    spool.sweep([KEY])
+    assert await spool.get(KEY, digest) == b"seen"
+    assert await spool.get(gone, digest) is None

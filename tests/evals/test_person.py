@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import select
 import termios
 from collections.abc import Generator
 from typing import NamedTuple
@@ -49,7 +50,8 @@ async def test_other_keys_are_passed_over(line: Line) -> None:
 
 
 async def test_a_key_from_before_the_question_is_no_answer(line: Line) -> None:
-    os.write(line.person, b"y")
+    os.write(line.person, b"y\n")
+    select.select([line.program], [], [])  # the line has arrived, and nobody has read it
     assert not (await pressed(line, b"n")).granted
 
 

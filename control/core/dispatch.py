@@ -7,7 +7,7 @@ from control.core.finish import finish
 from control.core.moments import ms_of
 from control.core.moves import Attempt, Move, OwnStep, Plan, Record, Wait
 from control.core.retry import restartable, restarted
-from control.core.run import TERMINAL, WAITING_FOR_PERSON, RunFold
+from control.core.run import LOG_BEHIND, TERMINAL, WAITING_FOR_PERSON, RunFold
 from control.core.tree import ENDED
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import plan_pb2 as plan
@@ -22,6 +22,8 @@ def next_move(folded: RunFold, checks: Checks, now_ms: int) -> Move:
     """
     state = folded.state
     if state.phase in TERMINAL:
+        return Wait()
+    if state.blocked_reason == LOG_BEHIND and not state.cancel_wanted:
         return Wait()
     stopped = state.cancel_wanted or state.pause_wanted
     checking = _check(folded, checks, now_ms)

@@ -23,6 +23,9 @@ FOLD_VERSION = 1
 WAITING_FOR_PERSON = "WAITING_FOR_PERSON"
 """The blocked reason of a run that can only go on once a person has answered."""
 
+LOG_BEHIND = "LOG_BEHIND"
+"""The blocked reason of a run that a worker knows more of than its journal: nothing starts before a person resumes it."""
+
 TERMINAL = frozenset({ev.RUN_PHASE_SUCCEEDED, ev.RUN_PHASE_FAILED, ev.RUN_PHASE_CANCELLED})
 
 
@@ -115,7 +118,7 @@ class RunFold:
 
     def attempt(self, step_id: str, number: int) -> st.AttemptRecord | None:
         """One attempt at a step, or nothing when it was never intended or judged."""
-        attempts = self.node(step_id).attempts
+        attempts = self._records[step_id].attempts if step_id in self._records else ()
         return attempts[number - 1] if 0 < number <= len(attempts) else None
 
     def open_attempts(self) -> Iterator[tuple[st.NodeRecord, st.AttemptRecord]]:

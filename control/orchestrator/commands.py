@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control.core.run import RunFold
+from control.core.run import LOG_BEHIND, RunFold
 from control.journal import ApprovalDecision, ApprovalStatus, StoredCommand
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import command_pb2 as cmd
@@ -24,6 +24,8 @@ def events_of(stored: StoredCommand, folded: RunFold) -> Sequence[ev.EventBody]:
     events = [ev.EventBody(command_applied=applied)]
     if stored.decision is not None:
         events.append(_decided(stored.decision, stored.actor))
+    if command.HasField("resume") and folded.state.blocked_reason == LOG_BEHIND:
+        events.append(ev.EventBody(run_unblocked=ev.RunUnblocked(reason=LOG_BEHIND)))
     if command.HasField("resolve"):
         events += _resolved(command.resolve, stored.actor, folded)
     return events

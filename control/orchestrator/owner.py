@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,6 +32,9 @@ class Owner:
     new_driver: Callable[[RunHead], Driver]
     drivers: dict[str, Driver] = field(default_factory=dict[str, Driver])
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _early: defaultdict[str, list[tuple[WorkerLink, wire.StepResult]]] = field(
+        default_factory=lambda: defaultdict[str, "list[tuple[WorkerLink, wire.StepResult]]"](list)
+    )
 
     async def run(self) -> None:
         """Claims and drives until cancelled; then hands every run over at once."""
@@ -54,6 +58,8 @@ class Owner:
         for head in await self.journal.claim(self.node, fold_version=FOLD_VERSION, limit=CLAIM_AT_ONCE):
             driver = self.new_driver(head)
             self.drivers[head.run_id] = driver
+            for link, result in self._early.pop(head.run_id, ()):
+                driver.results.put(link, result)
             log.info("run.claimed", run_id=head.run_id, epoch=head.epoch)
             group.create_task(self._drive(driver))
 
@@ -77,14 +83,18 @@ class Owner:
             log.error("run.broken", run_id=head.run_id, error=error)
 
     async def result(self, link: WorkerLink, result: wire.StepResult) -> None:
-        """Passes a result to the run that it is for. One of an ended run is let go of, one of an unknown run kept."""
-        driver = self.drivers.get(result.key.run_id)
+        """Passes a result to the run that it is for; one that comes before its run is claimed waits for that."""
+        run_id = result.key.run_id
+        driver = self.drivers.get(run_id)
         if driver is not None:
             driver.results.put(link, result)
-        elif result.key.run_id in await self.ended({result.key.run_id}):
-            link.recorded(result.key)
+        elif run_id in await self.ended({run_id}):
+            late = self.new_driver(await self.journal.head(run_id))
+            await late.ledger.load()
+            await late.results.record(link, result)
         else:
-            log.warning("result.unclaimed", run_id=result.key.run_id, step_id=result.key.step_id)
+            self._early[run_id].append((link, result))
+            log.warning("result.unclaimed", run_id=run_id, step_id=result.key.step_id)
 
     async def state(self, link: WorkerLink, state: wire.StepState) -> None:
         """Takes what a worker's journal knows of an attempt."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from control.agentfs import AgentFs
+from control.core.run import LOG_BEHIND
 from control.orchestrator.ledger import Ledger
 from control.orchestrator.links import WorkerLink
 from skyagent.common.v1 import blob_pb2
@@ -40,12 +41,25 @@ class Results:
 
     async def record(self, link: WorkerLink, result: wire.StepResult) -> None:
         """Makes a result durable, then lets the worker let go of it."""
+        if self.ledger.folded.attempt(result.key.step_id, result.key.attempt) is None:
+            await self._log_is_behind(link, result)
+            return
         events = events_of(self.ledger, result, link.worker_id)
         if events:
             await self.agentfs.grant(self.ledger.state.tenant, all_blobs(result.outcome))
             await self.ledger.commit(events)
         link.recorded(result.key)
         self.woken.set()
+
+    async def _log_is_behind(self, link: WorkerLink, result: wire.StepResult) -> None:
+        """The worker did what the log does not know: the log was set back, and a person must look at the run."""
+        detail = (
+            f"worker {link.worker_id} did attempt {result.key.attempt} of step {result.key.step_id}, which this log"
+            " does not know: it was restored from before; look at what happened, then resume or cancel the run"
+        )
+        if self.ledger.state.blocked_reason != LOG_BEHIND:
+            blocked = ev.RunBlocked(reason=LOG_BEHIND, detail=detail)
+            await self.ledger.commit((ev.EventBody(run_blocked=blocked),))
 
 
 def all_blobs(outcome: act.Outcome) -> Sequence[blob_pb2.BlobRef]:
@@ -56,9 +70,7 @@ def all_blobs(outcome: act.Outcome) -> Sequence[blob_pb2.BlobRef]:
 def events_of(ledger: Ledger, result: wire.StepResult, worker_id: str) -> Sequence[ev.EventBody]:
     """What a result adds to the journal: once for each attempt, and a late one changes no verdict."""
     key, outcome = result.key, result.outcome
-    attempt = ledger.folded.attempt(key.step_id, key.attempt)
-    if attempt is None:
-        return ()
+    attempt = ledger.folded.node(key.step_id).attempts[key.attempt - 1]
     if attempt.open:
         finished = ev.StepFinished(step_id=key.step_id, attempt=key.attempt, outcome=outcome, worker_id=worker_id)
         return (ev.EventBody(step_finished=finished),)

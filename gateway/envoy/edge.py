@@ -62,7 +62,7 @@ class Edge:
         return tuple(f"{host}:{self.listen.port}" for host in self.hosts)
 
 
-def typed(name: str, message: str, **fields: Json) -> Json:
+def typed(name: str, message: str, **fields: Json) -> dict[str, Json]:
     """An extension of Envoy with its typed configuration; `message` is its protobuf name below envoy."""
     return {"name": name, "typed_config": any_of(message, **fields)}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from gateway.envoy.edge import Edge, Json, any_of, header, typed
 
+BUFFER = "envoy.filters.http.buffer"
 HEADERS = "envoy.filters.http.header_mutation"
 JWT = "envoy.filters.http.jwt_authn"
 LUA = "envoy.filters.http.lua"
@@ -68,6 +69,7 @@ def http_filters(edge: Edge) -> list[Json]:
         _health(),
         _lua(SESSION_SCRIPT),
         _jwt(edge),
+        _buffer(),
         _compressor(),
         *([_file_server(edge)] if edge.assets else []),
         typed("envoy.filters.http.grpc_web", "extensions.filters.http.grpc_web.v3.GrpcWeb"),
@@ -79,6 +81,12 @@ def http_filters(edge: Edge) -> list[Json]:
 def public() -> dict[str, Json]:
     """For a route that needs no token."""
     return {JWT: any_of("extensions.filters.http.jwt_authn.v3.PerRouteConfig", disabled=True)}
+
+
+def bounded() -> dict[str, Json]:
+    """For a body of JSON, which is read whole: one that is too large is refused before anything parses it."""
+    limit: Json = {"max_request_bytes": MAX_REQUEST_BYTES}
+    return {BUFFER: any_of("extensions.filters.http.buffer.v3.BufferPerRoute", buffer=limit)}
 
 
 def untranscoded() -> dict[str, Json]:
@@ -170,6 +178,12 @@ def _jwt(edge: Edge) -> Json:
         providers={"skyagent": provider},
         rules=[{"match": {"prefix": "/"}, "requires": {"provider_name": "skyagent"}}],
     )
+
+
+def _buffer() -> Json:
+    """Only where a route is `bounded()`: a stream must not be held back."""
+    limit = typed(BUFFER, "extensions.filters.http.buffer.v3.Buffer", max_request_bytes=MAX_REQUEST_BYTES)
+    return {**limit, "disabled": True}
 
 
 def _compressor() -> Json:

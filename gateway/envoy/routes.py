@@ -8,6 +8,7 @@ from gateway.envoy.edge import Edge, Json, header
 from gateway.envoy.filters import (
     SESSION_COOKIE,
     TOKEN_HEADER,
+    bounded,
     cached_forever,
     foreign_bytes,
     linkable,
@@ -90,7 +91,7 @@ def _rest(method: Method, binding: Binding) -> Json:
         "response_headers_to_add": [
             header("content-security-policy", BLOB_POLICY) if blob else header("cache-control", "no-store")
         ],
-        **({"typed_per_filter_config": foreign_bytes()} if blob else {}),
+        "typed_per_filter_config": {**(foreign_bytes() if blob else {}), **({} if method.streams else bounded())},
     }
 
 

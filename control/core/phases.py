@@ -122,7 +122,7 @@ def _record(
 
 
 def _save(known: Known, group: plan.PlanNode, key: str, values: list[br.FieldValue]) -> plan.PlanNode:
-    """The step that sends the form. Without a list page nobody can ask whether it happened: it may be sent once only."""
+    """The step that sends the form. Without a list page nobody can ask whether it happened: then it is sent once."""
     button = br.Target(locator=br.Locator(role="button", name=known.inputs.get("submit") or "Save"))
     click = br.ClickAction(target=button, expect=values, expect_navigation=True)
     if not known.inputs.get("list"):

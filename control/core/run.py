@@ -24,7 +24,7 @@ WAITING_FOR_PERSON = "WAITING_FOR_PERSON"
 """The blocked reason of a run that can only go on once a person has answered."""
 
 LOG_BEHIND = "LOG_BEHIND"
-"""The blocked reason of a run that a worker knows more of than its journal: nothing starts before a person resumes it."""
+"""The blocked reason of a run that a worker knows more of than its journal: only a person lets it go on."""
 
 TERMINAL = frozenset({ev.RUN_PHASE_SUCCEEDED, ev.RUN_PHASE_FAILED, ev.RUN_PHASE_CANCELLED})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from control.core.run import RunFold, terminal
 from control.core.summary import current_step, summary
 from control.journal.event import StoredEvent
@@ -11,6 +13,14 @@ from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 
 _PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedRun:
+    """The state of a run at its head."""
+
+    head: RunHead
+    folded: RunFold
 
 
 def event_of(stored: StoredEvent) -> ev.RunEvent:
@@ -36,11 +46,16 @@ def projection(folded: RunFold) -> Projection:
     return Projection(ev.RunPhase.Name(state.phase), body, terminal=terminal(state.phase))
 
 
-async def folded_run(journal: Journal, head: RunHead) -> RunFold:
-    """The fold of a run's journal up to at least `head`, from its last snapshot on."""
-    snapshot = await journal.load_snapshot(head.run_id, fold_version=head.fold_version)
-    folded = RunFold(st.RunState.FromString(snapshot.state) if snapshot else None)
-    while page := await journal.read(head.run_id, after_seq=folded.state.seq, limit=_PAGE):
-        for stored in page:
-            folded.apply(event_of(stored))
-    return folded
+async def folded_run(journal: Journal, run_id: str, *, tenant: str | None = None) -> FoldedRun:
+    """A run folded up to its head, from its last snapshot on. Raises RunNotFound."""
+    while True:
+        head = await journal.head(run_id, tenant=tenant)
+        snapshot = await journal.load_snapshot(run_id, fold_version=head.fold_version)
+        folded = RunFold(st.RunState.FromString(snapshot.state) if snapshot else None)
+        while missing := head.head_seq - folded.state.seq:
+            if missing < 0:  # the snapshot was made after the head was read
+                break
+            for stored in await journal.read(run_id, after_seq=folded.state.seq, limit=min(missing, _PAGE)):
+                folded.apply(event_of(stored))
+        if folded.state.seq == head.head_seq:
+            return FoldedRun(head, folded)

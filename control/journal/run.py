@@ -38,7 +38,10 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run to create. The same append_id, or the same request_id of a tenant, creates it once."""
+    """A run to create. The same append_id, or the same request_id of a tenant, creates it once.
+
+    `time_ms` is the events' time when the caller has already folded them; else the journal's clock says it.
+    """
 
     run_id: str
     mission_id: str
@@ -49,6 +52,7 @@ class NewRun:
     request_id: str | None = None
     projection: Projection | None = None
     parent: ForkPoint | None = None
+    time_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

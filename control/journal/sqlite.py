@@ -41,7 +41,8 @@ class SqliteJournal:
         _require_events(new.events)
 
         def create(connection: Connection) -> tuple[RunHead, bool]:
-            return runs.create_run(connection, new, also, self._clock.now_ms())
+            now_ms = self._clock.now_ms() if new.time_ms is None else new.time_ms
+            return runs.create_run(connection, new, also, now_ms)
 
         head, _ = await self._db.transact(create, committed=self._wake_for_new)
         return head

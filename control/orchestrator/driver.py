@@ -155,7 +155,15 @@ class Driver:
         finished = ev.RunFinished(phase=phase, reason=reason, summary=summary)
         finished.evidence.extend(artifact.blob.digest for artifact in self.ledger.state.artifacts)
         if await self.ledger.commit((ev.EventBody(run_finished=finished),), basis=basis):
+            self._trace(ev.RunPhase.Name(phase))
             log.info("run.finished", run_id=self.run_id, phase=ev.RunPhase.Name(phase), summary=summary)
+
+    def _trace(self, phase: str) -> None:
+        """The run's own span, the parent of its steps' spans."""
+        state = self.ledger.state
+        begin_ms, end_ms = ms_of(state.create_time), ms_of(state.finish_time)
+        spans = self.attempts.telemetry
+        spans.run_span(self.run_id, f"run {state.spec.template}", begin_ms, end_ms, phase=phase)
 
     async def _wait_for_worker(self, missing: NoWorker) -> None:
         now_ms = self.clock.now_ms()

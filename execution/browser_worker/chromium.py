@@ -121,10 +121,14 @@ class Chromium:
     async def browser(self) -> Browser:
         """A live browser. Raises Precondition when there is none to start, Unavailable when it does not start."""
         async with self._starting:
-            if self._browser is None or self.died.is_set() or not self._browser.is_connected():
+            if self._browser is None or not self._lives():
                 await self._end_browser()
                 self._browser = await self._launch()
             return self._browser
+
+    def _lives(self) -> bool:
+        # The process may be dead some milliseconds before the connection says so.
+        return self._child is not None and alive(self._child.identity) and not self.died.is_set()
 
     async def _launch(self) -> Browser:
         executable = find_executable(self._config.executable)

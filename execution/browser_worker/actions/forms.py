@@ -32,8 +32,8 @@ async def check(step: Step, action: pb.CheckAction) -> None:
 async def _fill_all(step: Step, wanted: list[pb.FieldValue]) -> None:
     done: list[tuple[Element, pb.FieldValue]] = []
     for each in wanted:
-        element = await Targets(step.tab, step.config, step.clock).find(each.target)
         try:
+            element = await Targets(step.tab, step.config, step.clock).find(each.target)
             await fields.set_field(step, element, each.value)
         except Stopped as stop:
             name = each.label or each.target.locator.field

@@ -81,11 +81,12 @@ function announce(el, ...kinds) {
 
 // Sets a value as typing would: through the editing commands, so that the page sees trusted input events.
 function writeText(el, value) {
+  const before = isControl(el) ? el.value : '';
   el.focus();
   if (isControl(el)) el.select?.(); else getSelection().selectAllChildren(el);
   const wanted = value.replace(/\r\n/g, '\n');
   const done = wanted ? document.execCommand('insertText', false, wanted) : document.execCommand('delete');
-  if (isControl(el) && (!done || el.value !== wanted) && el.value.length < wanted.length) writeValue(el, wanted);
+  if (isControl(el) && el.value !== wanted && (!done || el.value === before)) writeValue(el, wanted);
 }
 
 // Sets a value past any wrapper that a framework has put around it (this world has its own prototypes).

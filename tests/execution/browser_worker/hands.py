@@ -26,7 +26,18 @@ READ: Final = EFFECT_CLASS_READ
 IDEMPOTENT: Final = EFFECT_CLASS_IDEMPOTENT
 ONCE: Final = EFFECT_CLASS_ONCE
 HOSTS: Final = ("127.0.0.1",)
-_ROUTINE: Final = {"navigate", "go_back", "reload", "observe", "extract", "screenshot", "wait_for", "pdf", "scroll", "hover"}
+_ROUTINE: Final = {
+    "navigate",
+    "go_back",
+    "reload",
+    "observe",
+    "extract",
+    "screenshot",
+    "wait_for",
+    "pdf",
+    "scroll",
+    "hover",
+}
 _runs = count(1)
 
 

@@ -94,13 +94,13 @@ PAGES: Final = {
     "/drag": _DRAG,
     "/table": _TABLE,
     "/saved": "<!doctype html><title>Saved</title><h1>Saved!</h1><a href=/form>Another</a>",
-    "/login": '<!doctype html><title>Login</title><form method=post action=/login><label>User <input name=user></label>'
-    '<label>Password <input type=password name=password></label><button>Log in</button></form>',
+    "/login": "<!doctype html><title>Login</title><form method=post action=/login><label>User <input name=user></label>"
+    "<label>Password <input type=password name=password></label><button>Log in</button></form>",
     "/popup": '<!doctype html><title>Opener</title><a href=/saved target=_blank>Open</a><a href="OTHER/forbidden">Leave</a>'
-    '<a href=/away>Go away</a><a href=/rows.csv>Rows</a>',
+    "<a href=/away>Go away</a><a href=/rows.csv>Rows</a>",
     "/leaky": '<!doctype html><title>Leaky</title><img src="OTHER/forbidden"><p>leaky-text</p>',
-    "/upload": '<!doctype html><title>Upload</title><form method=post action=/receive enctype=multipart/form-data>'
+    "/upload": "<!doctype html><title>Upload</title><form method=post action=/receive enctype=multipart/form-data>"
     "<label>File <input type=file name=file></label><button>Send</button></form>",
-    "/echo": "<!doctype html><title>Echo</title><label>Word <input name=word oninput=\"out.textContent=this.value;"
+    "/echo": '<!doctype html><title>Echo</title><label>Word <input name=word oninput="out.textContent=this.value;'
     "document.cookie='w='+this.value\"></label><p id=out></p>",
 }

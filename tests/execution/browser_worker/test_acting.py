@@ -17,7 +17,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 async def ref_of(hands: Hands, line: str) -> pb.Target:
     """The reference in the line of an observation that holds that text."""
-    found = re.search(rf"\[(f\d+e\d+:\d+)\] [^\n]*{re.escape(line)}", (await hands.look(scope=pb.OBSERVE_SCOPE_FULL)).text)
+    found = re.search(
+        rf"\[(f\d+e\d+:\d+)\] [^\n]*{re.escape(line)}", (await hands.look(scope=pb.OBSERVE_SCOPE_FULL)).text
+    )
     assert found, line
     return pb.Target(ref=found[1])
 
@@ -97,9 +99,14 @@ async def test_a_submission_posts_once_and_reports_the_wire(hands: Hands, site: 
     wanted = {"amount": "12.50", "customer": "ACME"}
     await hands.fill_form(wanted)
     outcome = await hands.do(
-        ONCE, click=pb.ClickAction(target=located(role="button", name="Save"), expect=fields(wanted), expect_navigation=True)
+        ONCE,
+        click=pb.ClickAction(target=located(role="button", name="Save"), expect=fields(wanted), expect_navigation=True),
     )
-    wire = [(each.method, each.status, each.location) for each in outcome.browser.exchanges if each.resource_type == "document"]
+    wire = [
+        (each.method, each.status, each.location)
+        for each in outcome.browser.exchanges
+        if each.resource_type == "document"
+    ]
     assert wire == [("POST", 302, "/saved"), ("GET", 200, "")]
     assert (len(site.saved), site.saved[0]["customer"], outcome.effect) == (1, "ACME", EFFECT_DONE)
     assert [each.role for each in outcome.blobs] == ["screenshot", "observation", "http"]
@@ -119,7 +126,9 @@ async def test_nothing_is_clicked_when_a_field_does_not_hold_what_was_approved(h
 async def test_a_form_that_the_browser_holds_back_is_said_to_have_had_no_effect(hands: Hands, site: Site) -> None:
     site.saved.clear()
     await hands.go("/form")
-    outcome = await hands.do(ONCE, click=pb.ClickAction(target=located(role="button", name="Save"), expect_navigation=True))
+    outcome = await hands.do(
+        ONCE, click=pb.ClickAction(target=located(role="button", name="Save"), expect_navigation=True)
+    )
     assert (status(outcome), outcome.effect, site.saved) == ("UNEXPECTED_STATE", EFFECT_NONE, [])
     assert "Amount" in outcome.message
 
@@ -163,7 +172,9 @@ async def test_without_a_dialog_there_is_none_to_answer(hands: Hands) -> None:
     assert status(await hands.do(handle_dialog=pb.HandleDialogAction(accept=True))) == "NOT_FOUND"
 
 
-@pytest.mark.parametrize(("frame", "button", "said"), [("same", "Inner", "inner-clicked"), ("cross", "Cross", "cross-clicked")])
+@pytest.mark.parametrize(
+    ("frame", "button", "said"), [("same", "Inner", "inner-clicked"), ("cross", "Cross", "cross-clicked")]
+)
 async def test_elements_in_frames_are_clicked_where_they_are(hands: Hands, frame: str, button: str, said: str) -> None:
     hands.hosts = ("127.0.0.1", "localhost")
     await hands.go("/frames")
@@ -214,7 +225,9 @@ async def test_a_point_is_clicked(hands: Hands) -> None:
     assert outcome.browser.observation.title == "clicked"
 
 
-async def test_a_batch_stops_at_the_first_surprise_and_tells_the_effect_of_the_careful_action(hands: Hands, site: Site) -> None:
+async def test_a_batch_stops_at_the_first_surprise_and_tells_the_effect_of_the_careful_action(
+    hands: Hands, site: Site
+) -> None:
     site.saved.clear()
     await hands.go("/form")
     fill = hands.action(IDEMPOTENT, fill_form=pb.FillFormAction(fields=fields({"amount": "5"})))
@@ -229,7 +242,11 @@ async def test_a_batch_stops_when_the_page_changes_unasked(hands: Hands) -> None
     hands.hosts = ("127.0.0.1",)
     leave = hands.action(IDEMPOTENT, click=pb.ClickAction(target=located(role="link", name="Open")))
     outcome = await hands.batch(leave, hands.action(READ, observe=pb.ObserveAction()))
-    assert (len(outcome.batch.outcomes), outcome.status, outcome.reason) == (1, OUTCOME_STATUS_FAILED, "BROWSER_NAVIGATED")
+    assert (len(outcome.batch.outcomes), outcome.status, outcome.reason) == (
+        1,
+        OUTCOME_STATUS_FAILED,
+        "BROWSER_NAVIGATED",
+    )
 
 
 async def test_a_batch_runs_to_its_end(hands: Hands, site: Site) -> None:

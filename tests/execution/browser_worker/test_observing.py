@@ -128,7 +128,10 @@ async def test_frames_of_the_same_and_of_other_sites_stand_under_their_elements(
     await hands.go("/frames")
     await hands.do(wait_for=pb.WaitForAction(text="nested-text"))
     text = (await hands.look()).text
-    order = [text.index(mark) for mark in ('"same"', "inner-text", '"cross"', "cross-text", '"nested"', "nested-text", "after-frames")]
+    order = [
+        text.index(mark)
+        for mark in ('"same"', "inner-text", '"cross"', "cross-text", '"nested"', "nested-text", "after-frames")
+    ]
     assert order == sorted(order)
 
 
@@ -142,11 +145,28 @@ async def test_open_shadow_roots_and_slots_are_read(hands: Hands) -> None:
 async def test_form_fields_are_listed_as_a_person_would_know_them(hands: Hands) -> None:
     await hands.go("/form")
     listed = {each.field: each for each in (await hands.look(form_fields=True)).form_fields}
-    assert list(listed) == ["amount", "customer", "kind", "tags", "due", "at", "paid", "priority", "notes", "pin", "code", "frozen"]
+    assert list(listed) == [
+        "amount",
+        "customer",
+        "kind",
+        "tags",
+        "due",
+        "at",
+        "paid",
+        "priority",
+        "notes",
+        "pin",
+        "code",
+        "frozen",
+    ]
     assert (listed["amount"].label, listed["amount"].type, listed["amount"].required) == ("Amount:", "number", True)
     assert (listed["customer"].autocomplete, listed["customer"].hint) == ("organization", "as on the letter")
     assert list(listed["kind"].options) == ["---------", "Bill", "Credit note"]
-    assert (listed["priority"].label, listed["priority"].role, list(listed["priority"].options)) == ("Priority", "radiogroup", ["Low", "High"])
+    assert (listed["priority"].label, listed["priority"].role, list(listed["priority"].options)) == (
+        "Priority",
+        "radiogroup",
+        ["Low", "High"],
+    )
     assert (listed["notes"].type, listed["pin"].type, listed["paid"].value) == ("textarea", "password", "false")
     assert listed["frozen"].disabled
     assert {each.form_index for each in listed.values()} == {0}

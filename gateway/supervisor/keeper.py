@@ -39,6 +39,11 @@ class Surroundings:
     environment: Mapping[str, str]
     marker: str
 
+    def prepare(self) -> None:
+        """Makes the folders, open only to their owner."""
+        for folder in ("log", "pids"):
+            (self.run_dir / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def log(self, name: str) -> Path:
         """Where a program writes."""
         return self.run_dir / "log" / f"{name}.log"
@@ -141,6 +146,5 @@ def _cause(code: int) -> str:
 
 
 def _rotate(log: Path) -> None:
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
         log.replace(log.with_suffix(".old.log"))

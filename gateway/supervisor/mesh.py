@@ -36,6 +36,7 @@ async def running_mesh(
         write(edge_of(settings), envoy_configuration(settings))
         board = _board(settings, programs, clock)
         around = Surroundings(settings.run_dir, child_environment(settings), marker_of(settings))
+        around.prepare()
         keepers = {program.name: Keeper(program, around, board, clock) for program in programs}
         try:
             with _first_error():

@@ -1,6 +1,6 @@
 # Every target prepares what it needs by itself (infra/bootstrap), and takes no time for that when nothing is missing.
 PYTHON ?= python3
-APPROVE ?=# y or n answers the proof's question where nobody can type; empty asks
+APPROVE ?= y# answers the proof's question where nobody can type; at a terminal you are asked
 
 # The bootstrap runs on the machine's Python, everything else on what it installed.
 PREPARE := PATH='$(PATH)' $(PYTHON) -m infra.bootstrap

@@ -131,7 +131,7 @@ class FileBlobs:
     def prepare(self) -> None:
         """Make the folders, and remove what a process left behind that died in the middle of a put."""
         with explained(self._root):
-            for folder in (self._objects, self._staging):
+            for folder in (self._root, self._objects, self._staging):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for leftover in self._staging.iterdir():
                 leftover.unlink()

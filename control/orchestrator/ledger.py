@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from control.core.run import RunFold, terminal
-from control.core.summary import current_step, summary
 from control.journal import (
     Append,
     ApprovalUse,
@@ -15,11 +14,10 @@ from control.journal import (
     EventDraft,
     Journal,
     NewApproval,
-    Projection,
     RunHead,
     Snapshot,
-    StoredEvent,
 )
+from control.journal.folding import event_of, projection
 from infra.clock import Clock
 from infra.ids import Ids
 from skyagent.execution.v1 import action_pb2 as act
@@ -145,21 +143,3 @@ class Ledger:
             self._snapshot_seq = self.state.seq
             kept = self.state.SerializeToString(deterministic=True)
             await self.journal.save_snapshot(Snapshot(self.head.run_id, self.state.seq, self.head.fold_version, kept))
-
-
-def projection(folded: RunFold) -> Projection:
-    """What lists show of a run."""
-    state = folded.state
-    body = summary(state, current_step(folded)).SerializeToString(deterministic=True)
-    return Projection(ev.RunPhase.Name(state.phase), body, terminal=terminal(state.phase))
-
-
-def event_of(stored: StoredEvent) -> ev.RunEvent:
-    """A stored event as the contract has it."""
-    event = ev.RunEvent(run_id=stored.run_id, seq=stored.seq, epoch=stored.epoch, hash=f"b3:{stored.hash.hex()}")
-    event.time.FromMilliseconds(stored.time_ms)
-    if stored.payload is None:
-        event.erased = True
-    else:
-        event.body.ParseFromString(stored.payload)
-    return event

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from control.core.run import FOLD_VERSION, RunFold, terminal
 from control.journal import Command, EventDraft, Journal, NewRun, shared_journal
-from control.orchestrator.ledger import event_of
+from control.journal.folding import event_of
 from control.orchestrator.service import SERVICE as ORCHESTRATOR
 from control.policy_engine.service import SERVICE as POLICY_ENGINE
 from execution.executor import Executor

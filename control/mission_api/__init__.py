@@ -1,0 +1,1 @@
+"""The front door: takes missions, starts and controls runs, shows them, and asks people."""

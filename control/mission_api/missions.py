@@ -1,0 +1,151 @@
+"""MissionService."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import grpc
+
+from control.agentfs import AgentFs
+from control.core.templates import Template, template_named
+from control.mission_api.preparing import Preparation
+from control.mission_api.runs import Runs, Start, same_mission
+from control.mission_api.store import MissionRow, MissionStore, inserted
+from infra.auth import caller
+from infra.clock import Clock
+from infra.digest import digest_message
+from infra.errors import AlreadyExists, NotFound, Precondition
+from infra.ids import Ids
+from skyagent.mission.v1 import mission_pb2
+from skyagent.mission.v1 import mission_service_pb2 as pb
+from skyagent.mission.v1 import mission_service_pb2_grpc as rpc
+
+Context = grpc.aio.ServicerContext[object, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Missions:
+    """Missions of a tenant, and the runs that they start."""
+
+    store: MissionStore
+    runs: Runs
+    preparation: Preparation
+    agentfs: AgentFs
+    clock: Clock
+    ids: Ids
+    starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Runs of a mission are numbered: one start at a time."""
+
+    async def create(self, request: pb.CreateMissionRequest) -> MissionRow:
+        """The mission, created or known; its first run has started unless the request holds it.
+
+        Raises:
+            InvalidArgument: with one violation for each problem of the spec.
+            AlreadyExists: when the request_id stands for another request.
+        """
+        who, digest = caller(), _digest(request)
+        known = await self.store.by_request(who.tenant, request.request_id)
+        if known is not None:
+            return _same_request(known, digest)
+        prepared = await self.preparation.prepare(request.spec, who.tenant)
+        row = MissionRow(
+            mission_id=self.ids.ulid(),
+            tenant=who.tenant,
+            creator=who.subject,
+            spec=prepared.spec.SerializeToString(deterministic=True),
+            created_ms=self.clock.now_ms(),
+            request_id=request.request_id or None,
+            request_digest=digest,
+        )
+        if request.hold:
+            return _same_request(await self.store.create(row), digest)
+        start = Start(row, who.subject, prepared.template.version, row.request_id)
+        head = await self.runs.start(start, also=[inserted(row)])
+        mission = await self.get(head.mission_id)
+        await self._show_inputs(mission)
+        return _same_request(mission, digest)
+
+    async def start_run(self, mission_id: str, request_id: str) -> str:
+        """Another run of a mission. Raises NotFound, or AlreadyExists for a reused request_id."""
+        who = caller()
+        async with self.starting:
+            row = await self.get(mission_id)
+            spec = mission_pb2.MissionSpec.FromString(row.spec)
+            template = template_named(self.preparation.templates, spec.template)
+            start = Start(row, who.subject, template.version, request_id or None)
+            head = await self.runs.start(start)
+        same_mission(head, mission_id)
+        await self._show_inputs(await self.get(mission_id))
+        return head.run_id
+
+    async def get(self, mission_id: str) -> MissionRow:
+        """Raises NotFound, also for another tenant's."""
+        row = await self.store.get(caller().tenant, mission_id)
+        if row is None:
+            raise NotFound(
+                "MISSION_NOT_FOUND",
+                f"mission {mission_id!r} does not exist; list missions with `skyagent missions ls`",
+                mission_id=mission_id,
+            )
+        return row
+
+    async def delete(self, mission_id: str) -> None:
+        """Raises NotFound, or Precondition while a run of it goes on."""
+        row = await self.get(mission_id)
+        unended = sorted(await self.runs.unended(mission_id, row.tenant))
+        if unended:
+            raise Precondition("RUNS_NOT_ENDED", f"cancel its runs first: {', '.join(unended)}", mission_id=mission_id)
+        await self.store.delete(row.tenant, mission_id, self.clock.now_ms())
+
+    async def _show_inputs(self, mission: MissionRow) -> None:
+        for file in mission_pb2.MissionSpec.FromString(mission.spec).files:
+            suffix = "json" if "json" in file.media_type else "csv" if "csv" in file.media_type else "txt"
+            name = f"{file.role or file.digest[3:15]}.{suffix}"
+            await self.agentfs.show_input(mission.current_run_id, name, file.digest)
+
+
+class MissionServicer(rpc.MissionServiceServicer):
+    """Translates; Missions decides."""
+
+    def __init__(self, missions: Missions, templates: Mapping[str, Template]) -> None:
+        self._missions = missions
+        self._templates = templates
+
+    async def CreateMission(self, request: pb.CreateMissionRequest, context: Context) -> pb.CreateMissionResponse:
+        row = await self._missions.create(request)
+        return pb.CreateMissionResponse(mission=row.contract(), run_id=row.current_run_id)
+
+    async def GetMission(self, request: pb.GetMissionRequest, context: Context) -> pb.GetMissionResponse:
+        return pb.GetMissionResponse(mission=(await self._missions.get(request.mission_id)).contract())
+
+    async def ListMissions(self, request: pb.ListMissionsRequest, context: Context) -> pb.ListMissionsResponse:
+        page = await self._missions.store.page(
+            caller().tenant, page_size=request.page_size or 50, page_token=request.page_token
+        )
+        missions = [row.contract() for row in page.rows]
+        return pb.ListMissionsResponse(missions=missions, next_page_token=page.next_page_token)
+
+    async def DeleteMission(self, request: pb.DeleteMissionRequest, context: Context) -> pb.DeleteMissionResponse:
+        await self._missions.delete(request.mission_id)
+        return pb.DeleteMissionResponse()
+
+    async def ListTemplates(self, request: pb.ListTemplatesRequest, context: Context) -> pb.ListTemplatesResponse:
+        return pb.ListTemplatesResponse(templates=[template.contract() for template in self._templates.values()])
+
+
+def _digest(request: pb.CreateMissionRequest) -> str:
+    asked = pb.CreateMissionRequest(spec=request.spec, hold=request.hold)
+    return digest_message(asked)
+
+
+def _same_request(row: MissionRow, digest: str) -> MissionRow:
+    if row.request_digest != digest:
+        raise AlreadyExists(
+            "REQUEST_ID_REUSED",
+            f"this request_id created mission {row.mission_id} from another request: make a new one",
+        )
+    if row.deleted_ms is not None:
+        raise NotFound("MISSION_NOT_FOUND", f"mission {row.mission_id!r} was deleted", mission_id=row.mission_id)
+    return row

@@ -1,0 +1,119 @@
+"""RunService."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NoReturn
+
+import grpc
+
+from control.core.summary import state_digest
+from control.journal import Journal
+from control.journal.folding import event_of, folded_run, hash_of
+from control.mission_api.missions import Missions
+from control.mission_api.runs import Runs
+from control.mission_api.watching import Watch
+from infra.auth import caller
+from infra.clock import Clock
+from infra.errors import InvalidArgument, NotFound, Precondition, Unimplemented, Violation
+from skyagent.run.v1 import command_pb2 as cmd
+from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import run_service_pb2 as pb
+from skyagent.run.v1 import run_service_pb2_grpc as rpc
+
+Context = grpc.aio.ServicerContext[object, object]
+
+_RESOLVABLE = frozenset({ev.NODE_STATE_UNCERTAIN, ev.NODE_STATE_RUNNING})
+_PAGE = 200
+
+
+class RunServicer(rpc.RunServiceServicer):
+    """Translates; the journal and the fold say what is so."""
+
+    def __init__(self, journal: Journal, runs: Runs, missions: Missions, clock: Clock, draining: asyncio.Event) -> None:
+        self._journal = journal
+        self._runs = runs
+        self._missions = missions
+        self._clock = clock
+        self._draining = draining
+
+    async def StartRun(self, request: pb.StartRunRequest, context: Context) -> pb.StartRunResponse:
+        run_id = await self._missions.start_run(request.mission_id, request.request_id)
+        return pb.StartRunResponse(run=await self._runs.summary(run_id, caller().tenant))
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
+        found = await folded_run(self._journal, request.run_id, tenant=caller().tenant)
+        state = found.folded.state
+        return pb.GetRunResponse(run=state, state_digest=state_digest(state), head_hash=hash_of(found.head.head_hash))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        return await self._runs.page(request, caller().tenant)
+
+    async def WatchRun(  # pyright: ignore[reportIncompatibleMethodOverride]  # grpc.aio also takes one that writes
+        self, request: pb.WatchRunRequest, context: grpc.aio.ServicerContext[pb.WatchRunRequest, pb.WatchRunResponse]
+    ) -> None:
+        watch = Watch(self._journal, self._clock, self._draining, request.run_id, caller().tenant, request.after_seq)
+        await watch.send_all(context.write)
+
+    async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
+        head = await self._journal.head(request.run_id, tenant=caller().tenant)
+        page = await self._journal.read(request.run_id, after_seq=request.after_seq, limit=request.page_size or _PAGE)
+        events = [event_of(stored) for stored in page]
+        seen = events[-1].seq if events else 0
+        return pb.ListEventsResponse(events=events, head_seq=max(head.head_seq, seen))
+
+    async def PauseRun(self, request: pb.PauseRunRequest, context: Context) -> pb.PauseRunResponse:
+        command = cmd.Command(pause=cmd.PauseCommand(reason=request.reason))
+        return pb.PauseRunResponse(run=await self._told(request.run_id, command, request.request_id))
+
+    async def ResumeRun(self, request: pb.ResumeRunRequest, context: Context) -> pb.ResumeRunResponse:
+        command = cmd.Command(resume=cmd.ResumeCommand())
+        return pb.ResumeRunResponse(run=await self._told(request.run_id, command, request.request_id))
+
+    async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
+        grace = request.grace if request.HasField("grace") else None
+        command = cmd.Command(cancel=cmd.CancelCommand(reason=request.reason, grace=grace))
+        return pb.CancelRunResponse(run=await self._told(request.run_id, command, request.request_id))
+
+    async def SteerRun(self, request: pb.SteerRunRequest, context: Context) -> pb.SteerRunResponse:
+        if not request.message.strip() and not request.goal.strip():
+            raise InvalidArgument(Violation("message", "say something, or give another goal"))
+        command = cmd.Command(steer=cmd.SteerCommand(message=request.message, goal=request.goal))
+        return pb.SteerRunResponse(run=await self._told(request.run_id, command, request.request_id))
+
+    async def ResolveStep(self, request: pb.ResolveStepRequest, context: Context) -> pb.ResolveStepResponse:
+        await self._require_open_question(request.run_id, request.step_id)
+        resolve = cmd.ResolveCommand(step_id=request.step_id, effect=request.effect, note=request.note)
+        told = await self._told(request.run_id, cmd.Command(resolve=resolve), request.request_id)
+        return pb.ResolveStepResponse(run=told)
+
+    async def VerifyRun(self, request: pb.VerifyRunRequest, context: Context) -> pb.VerifyRunResponse:
+        head = await self._journal.head(request.run_id, tenant=caller().tenant)
+        found = await self._journal.verify(request.run_id)
+        return pb.VerifyRunResponse(
+            intact=found.bad_seq is None,
+            first_bad_seq=found.bad_seq or 0,
+            detail=found.reason,
+            events=found.events,
+            head_hash=hash_of(head.head_hash),
+        )
+
+    async def ForkRun(self, request: pb.ForkRunRequest, context: Context) -> NoReturn:
+        raise Unimplemented("NOT_YET", "runs cannot be forked yet; start another run of the mission")
+
+    async def ReplayRun(self, request: pb.ReplayRunRequest, context: Context) -> NoReturn:
+        raise Unimplemented("NOT_YET", "runs cannot be replayed yet; `skyagent audit verify` checks their journals")
+
+    async def _told(self, run_id: str, command: cmd.Command, request_id: str) -> pb.RunSummary:
+        return await self._runs.command(run_id, command, caller(), request_id)
+
+    async def _require_open_question(self, run_id: str, step_id: str) -> None:
+        state = (await folded_run(self._journal, run_id, tenant=caller().tenant)).folded.state
+        record = next((node for node in state.nodes if node.node.node_id == step_id), None)
+        if record is None:
+            raise NotFound("STEP_NOT_FOUND", f"run {run_id} has no step {step_id!r}", run_id=run_id, step_id=step_id)
+        if record.state not in _RESOLVABLE:
+            standing = ev.NodeState.Name(record.state).removeprefix("NODE_STATE_")
+            raise Precondition(
+                "STEP_NOT_UNCERTAIN", f"step {step_id} is {standing}: only what nobody can tell is settled by a person"
+            )

@@ -71,7 +71,7 @@ def _refusal(record: st.NodeRecord, approval: st.ApprovalRecord) -> list[ev.Even
 
 def _step(folded: RunFold, now_ms: int) -> Move | None:
     """The next step that may be tried, restarting its group first when its page is not the one it was planned for."""
-    record = next_step(folded, "")
+    record = _in_hand(folded) or next_step(folded, "")
     if record is None:
         return None
     group = restartable(folded, record)
@@ -80,6 +80,14 @@ def _step(folded: RunFold, now_ms: int) -> Move | None:
         reason = "approved: the form is filled in afresh" if approval else "the page has moved on since"
         return Record((restarted(group, reason, now_ms, counted=False),))
     return _start(folded, record, now_ms)
+
+
+def _in_hand(folded: RunFold) -> st.NodeRecord | None:
+    """The next step of the record that is being worked on, so that an answered question does not interrupt it."""
+    group = restartable(folded, folded.last_intended) if folded.last_intended else None
+    if group is None or group.state not in (ev.NODE_STATE_PENDING, ev.NODE_STATE_RUNNING):
+        return None
+    return next_step(folded, group.node.node_id)
 
 
 def _start(folded: RunFold, record: st.NodeRecord, now_ms: int) -> Move:

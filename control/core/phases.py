@@ -210,7 +210,7 @@ def _answered(method: str) -> plan.Postcondition:
 
 
 def _value(pair: Pair, value: str) -> br.FieldValue:
-    label = pair.field.label or pair.column
+    label = pair.field.label.rstrip(" :*") or pair.column
     return br.FieldValue(target=br.Target(locator=_locator(pair.field)), value=value, label=label)
 
 

@@ -46,7 +46,7 @@ SUPPLIERS = (
     ("Çelik Lojistik A.Ş.", "muhasebe@celik-lojistik.example"),
     ("Αθηναϊκή Ναυτιλιακή Α.Ε.", "invoices@athens-shipping.example"),
     ("Дунав Софтуер ООД", "faktura@dunav-software.example"),
-    ("東京精密工業株式会社", "billing@tokyo-seimitsu.example"),
+    ("თბილისის ჩაი შპს", "invoices@tbilisi-tea.example"),
     ("Northwind Office Supply Co.", "billing@northwind-office.example"),
     ("Žižkov Print s.r.o.", "fakturace@zizkov-print.example"),
     ("Sociedade do Café Lda.", "contas@cafe-lda.example"),

@@ -27,7 +27,7 @@ def _problem(text: str) -> str:
 
 def test_every_installed_template_is_sound_and_shown_to_clients() -> None:
     templates = installed_templates()
-    assert list(templates) == ["data_entry", "login_flow"]
+    assert list(templates) == ["data_entry", "login_flow", "self_test"]
     contract = templates["data_entry"].contract()
     assert [given.name for given in contract.inputs if given.required] == ["site", "rows", "form"]
     assert contract.inputs[1].type == pb.INPUT_TYPE_TABLE

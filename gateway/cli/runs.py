@@ -115,7 +115,8 @@ async def _get(given: str, *, json_lines: bool) -> Exit:
         print_message(answer)
     else:
         console.print(run_view(RunFold(answer.run)))
-    return exit_of_run(answer.run) or Exit.SUCCEEDED
+    code = exit_of_run(answer.run)
+    return Exit.SUCCEEDED if code is None else code
 
 
 async def _watch(given: str, *, json_lines: bool) -> Exit:

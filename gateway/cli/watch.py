@@ -18,6 +18,7 @@ from gateway.cli.tree import phase_word
 from gateway.client import Services
 from gateway.watching import Link, follow, patiently
 from infra.clock import Clock
+from infra.errors import Internal
 from infra.ids import Ids
 from skyagent.run.v1 import approval_service_pb2 as approvals
 from skyagent.run.v1 import event_pb2 as ev
@@ -54,7 +55,9 @@ class Watch:
                     raise _Ended
             except* _Ended:
                 pass
-        code = exit_of_run(self.folded.state) or Exit.FAILED
+        code = exit_of_run(self.folded.state)
+        if code is None:
+            raise Internal("WATCH_ENDED_EARLY", f"the watch of {self.run_id} ended while the run goes on; watch again")
         self._conclude(code, json_lines=json_lines)
         return code
 

@@ -28,11 +28,17 @@ from skyagent.run.v1 import run_service_pb2_grpc as runs_rpc
 MISSION = "01J0000000000000000000000M"
 RUN = "01J0000000000000000000000R"
 ENDLESS = "01J0000000000000000000000E"
+SLOW = "01J0000000000000000000000S"
+FAILED = "01J0000000000000000000000F"
+DENIED = "01J0000000000000000000000D"
+PHASES = {FAILED: ev.RUN_PHASE_FAILED, DENIED: ev.RUN_PHASE_FAILED}
+REASONS = {FAILED: "BROWSER_STALE", DENIED: "DENIED"}
 PAGE = b"<script>alert(1)</script>"
 PICTURE = b"\x89PNG not really"
 PAGE_DIGEST = f"b3:{'0' * 64}"
 PICTURE_DIGEST = f"b3:{'1' * 64}"
 EVENTS = 5
+SLOW_EVENTS = 40
 
 Context = grpc.aio.ServicerContext[object, object]
 
@@ -53,8 +59,20 @@ class Missions(missions_rpc.MissionServiceServicer):
         raise NotFound("MISSION_NOT_FOUND", f"mission {request.mission_id!r} does not exist")
 
 
+def journal(run_id: str, length: int) -> list[ev.RunEvent]:
+    """A run that begins, changes its owner a few times, and succeeds; the same whenever it is made."""
+    phase, reason = PHASES.get(run_id, ev.RUN_PHASE_SUCCEEDED), REASONS.get(run_id, "")
+    bodies = [
+        ev.EventBody(run_created=ev.RunCreated(mission_id=MISSION)),
+        *(ev.EventBody(owner_changed=ev.OwnerChanged(node_id=f"node-{seq}")) for seq in range(2, length)),
+        ev.EventBody(run_finished=ev.RunFinished(phase=phase, reason=reason)),
+    ]
+    bodies[0].run_created.spec.goal = "enter the invoices"
+    return [ev.RunEvent(run_id=run_id, seq=seq, epoch=1, body=body) for seq, body in enumerate(bodies, 1)]
+
+
 class Runs(runs_rpc.RunServiceServicer):
-    """Two journals: one that ended, one that goes on for ever."""
+    """Journals: some that ended, one that is slow, one that goes on for ever."""
 
     async def GetRun(self, request: runs.GetRunRequest, context: Context) -> runs.GetRunResponse:
         answer = runs.GetRunResponse()
@@ -65,12 +83,14 @@ class Runs(runs_rpc.RunServiceServicer):
         return runs.PauseRunResponse(run=runs.RunSummary(run_id=request.run_id, phase=ev.RUN_PHASE_PAUSED))
 
     async def WatchRun(self, request: runs.WatchRunRequest, context: Context) -> AsyncIterator[runs.WatchRunResponse]:
-        for seq in range(request.after_seq + 1, EVENTS + 1):
-            yield runs.WatchRunResponse(event=ev.RunEvent(run_id=request.run_id, seq=seq))
-        if request.run_id == ENDLESS:
-            while True:
-                await asyncio.sleep(0.05)
-                yield runs.WatchRunResponse(heartbeat=runs.Heartbeat(head_seq=EVENTS))
+        slow = request.run_id == SLOW
+        for event in journal(request.run_id, SLOW_EVENTS if slow else EVENTS)[request.after_seq :]:
+            yield runs.WatchRunResponse(event=event)
+            if slow:
+                await asyncio.sleep(0.1)
+        while request.run_id == ENDLESS:
+            await asyncio.sleep(0.05)
+            yield runs.WatchRunResponse(heartbeat=runs.Heartbeat(head_seq=EVENTS))
         yield runs.WatchRunResponse(end=runs.EndOfRun(phase=ev.RUN_PHASE_SUCCEEDED, head_seq=EVENTS))
 
 

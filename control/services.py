@@ -11,7 +11,7 @@ from control.orchestrator.service import SERVICE as ORCHESTRATOR
 from control.policy_engine.service import SERVICE as POLICY_ENGINE
 from infra.mesh import Service
 
-SERVICES: Mapping[str, Service] = MappingProxyType(
+ALL: Mapping[str, Service] = MappingProxyType(
     {service.name: service for service in (MISSION_API, ORCHESTRATOR, POLICY_ENGINE, ARTIFACT_SERVICE)}
 )
 """`serve all` takes them all, `serve NAME` one; nothing else differs."""

@@ -1,5 +1,6 @@
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from control.journal import (
     StaleOwner,
 )
 from infra.errors import Internal, InvalidArgument
-from tests.control.journal.world import INTENT, RESULT, TENANT, World
+from tests.control.journal.world import INTENT, RESULT, TENANT, World, opened
 
 
 async def test_events_get_the_next_numbers_the_epoch_and_one_time(world: World) -> None:
@@ -226,3 +227,32 @@ async def test_an_ended_run_takes_no_commands_but_still_takes_a_late_result(worl
     assert (await world.journal.head(run.run_id)).terminal
     late = replace(world.result(run), expect_seq=written.seq)
     assert (await world.journal.append(late)).seq == written.seq + 1
+
+
+async def test_the_owners_own_time_is_kept(world: World) -> None:
+    run = await world.owned()
+    question = world.question()
+    append = replace(world.result(run), time_ms=1234, new_approvals=(question,))
+    assert (await world.journal.append(append)).time_ms == 1234
+    (event,) = await world.journal.read(run.run_id, after_seq=1)
+    assert (event.time_ms, (await world.journal.approval(question.approval_id)).requested_ms) == (1234, 1234)
+
+
+async def test_an_append_whose_outcome_got_lost_with_the_process_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "lost.db"
+    async with opened(path) as world:
+        append = world.result(await world.owned())
+        written = await world.journal.append(append)
+    async with opened(path, seed=8) as world:
+        await world.taken_over()
+        assert await world.journal.append(append) == written
+        with pytest.raises(StaleOwner):
+            await world.journal.append(replace(append, append_id=world.ids.ulid()))
+
+
+async def test_a_negative_number_is_refused_and_moves_nothing(world: World) -> None:
+    run = await world.owned()
+    for wrong in ({"expect_seq": -5}, {"epoch": -1}, {"time_ms": -1}):
+        with pytest.raises(Internal):
+            await world.journal.append(replace(world.result(run), **wrong))
+    assert (await world.journal.head(run.run_id)).head_seq == run.head_seq

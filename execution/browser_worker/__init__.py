@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from execution.browser_worker.config import BrowserConfig
-from execution.browser_worker.executor import BrowserExecutor
+from execution.browser_worker.kind import BrowserExecutor
 from execution.browser_worker.secrets import MappingSecrets, Secret, SecretSource, secrets_of
 from infra.clock import Clock
 from infra.ids import Ids, system_ids

@@ -15,6 +15,7 @@ from execution.browser_worker.cdp import Json, send
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import DocumentGone
 from execution.browser_worker.tab import Tab
+from infra.errors import SkyError
 from infra.log import event_logger
 from skyagent.common.v1.blob_pb2 import BlobRef
 
@@ -38,13 +39,16 @@ async def picture(
     return base64.b64decode(str((await send(tab.cdp, "Page.captureScreenshot", parameters))["data"]))
 
 
-async def collect(step: Step) -> list[BlobRef]:
+async def of_page(step: Step) -> list[BlobRef]:
     """Stores the usual evidence of a step. What cannot be had is left out: the outcome matters more."""
     tab = step.session.tab
     stored: list[BlobRef] = []
 
     async def put(data: bytes, media_type: str, role: str) -> None:
-        stored.append(await step.blobs.put(data, media_type, role))
+        try:
+            stored.append(await step.blobs.put(data, media_type, role))
+        except (SkyError, OSError) as error:
+            log.warning("evidence.not_stored", role=role, error=error)
 
     image = await _picture_or_none(tab)
     text = await _text(step, tab)
@@ -59,7 +63,7 @@ async def collect(step: Step) -> list[BlobRef]:
     return sorted(stored, key=lambda each: order.index(each.role))
 
 
-async def texts(step: Step) -> list[BlobRef]:
+async def of_reading(step: Step) -> list[BlobRef]:
     """What a read of another address gave: its text and what went over the wire."""
     exchanges = [MessageToDict(each, preserving_proto_field_name=True) for each in step.result.exchanges]
     said = step.vault.scrub(str(step.result.extracted))

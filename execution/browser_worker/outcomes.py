@@ -56,6 +56,13 @@ def failed(
     )
 
 
+def broken(result: pb.BrowserResult, reason: str, message: str, effect: Effect.ValueType) -> Outcome:
+    """The outcome of an action that failed for a reason that is none of the page's."""
+    return Outcome(
+        status=OUTCOME_STATUS_FAILED, effect=effect, message=message[:MAX_MESSAGE], reason=reason[:64], browser=result
+    )
+
+
 def refused(reason: str, message: str) -> Outcome:
     """The outcome of an action that nothing was begun of."""
     return Outcome(status=OUTCOME_STATUS_REFUSED, effect=EFFECT_NONE, message=message[:MAX_MESSAGE], reason=reason)

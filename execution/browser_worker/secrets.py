@@ -53,10 +53,11 @@ def secrets_of(environment: Mapping[str, str]) -> MappingSecrets:
         for name, value in environment.items()
         if name.startswith(_VARIABLE) and not name.endswith(_HOSTS)
     }
-    return MappingSecrets(
-        {name: Secret(value, tuple(environment.get(f"{_VARIABLE}{name}{_HOSTS}", "").replace(",", " ").split()))
-         for name, value in values.items()}
-    )  # fmt: skip
+    return MappingSecrets({name: Secret(value, _hosts_of(environment, name)) for name, value in values.items()})
+
+
+def _hosts_of(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(environment.get(f"{_VARIABLE}{name}{_HOSTS}", "").replace(",", " ").split())
 
 
 def _folded(name: str) -> str:
@@ -75,7 +76,7 @@ class Vault:
         return _PLACEHOLDER.search(text) is not None
 
     def resolve(self, text: str, host: str) -> str:
-        """The text with its secrets filled in, for a page of that host. Raises Refused for one unknown or bound elsewhere."""
+        """The text with its secrets filled in, for a page of that host. Refused when unknown or bound elsewhere."""
 
         def value_of(match: re.Match[str]) -> str:
             name = match[1]

@@ -29,10 +29,18 @@ class Session:
     """A live browser context and its tabs."""
 
     def __init__(
-        self, key: tuple[str, str], context: BrowserContext, config: BrowserConfig, clock: Clock, store: SessionStore
+        self,
+        key: tuple[str, str],
+        context: BrowserContext,
+        died: asyncio.Event,
+        config: BrowserConfig,
+        clock: Clock,
+        store: SessionStore,
     ) -> None:
         self.key = key
         self.context = context
+        #: Set when the browser that the session lives in has died.
+        self.died = died
         self.tabs: list[Tab] = []
         self.active = 0
         self.hosts = HostList(())
@@ -184,7 +192,7 @@ class Sessions:
             accept_downloads=True,
         )
         context.set_default_timeout(self._config.default_timeout * 1000)
-        session = Session(key, context, self._config, self._clock, self.store)
+        session = Session(key, context, self._chromium.died, self._config, self._clock, self.store)
         await session.allow(hosts)
         if saved:
             session.numbers.epoch = saved.epoch + _EPOCH_LEAP

@@ -96,7 +96,7 @@ class Tab:
         self.network.stir()
 
     async def settle(self, mark: int, limit: float | None = None, stillness: float | None = None) -> bool:
-        """Waits until nothing changes and nothing asked for since the mark is on its way; at most so long. Whether it is."""
+        """Waits until nothing changes and nothing asked for since the mark is on its way: whether it came to that."""
         still = stillness or self._config.stillness
         until = self._clock.monotonic() + (limit or self._config.settle_limit)
         while (left := until - self._clock.monotonic()) > 0 and self.dialog is None:

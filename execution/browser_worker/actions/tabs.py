@@ -15,8 +15,8 @@ async def tabs(step: Step, action: pb.TabsAction) -> None:
         case pb.TABS_OPERATION_NEW:
             if action.url:
                 documents.refuse_outside(step, action.url)
-            step.dispatch()
             step.begin_in(await session.new_tab())
+            step.dispatch()
             if action.url:
                 await documents.load(step, action.url)
         case pb.TABS_OPERATION_SELECT:

@@ -38,8 +38,9 @@ from skyagent.execution.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 GOODBYE: Final = 2.0  # seconds for the control plane to record the last results and to end the stream
 
-# Dialling again cannot help: another worker took this one's place, or the control plane will never take it.
-_FINAL: Final = frozenset({"ABORTED", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "PERMISSION_DENIED", "UNIMPLEMENTED"})
+# Dialling again cannot help: the control plane will never take this worker, or another took its place.
+_FINAL: Final = frozenset({"FAILED_PRECONDITION", "INVALID_ARGUMENT", "PERMISSION_DENIED", "UNIMPLEMENTED"})
+_SUPERSEDED: Final = "SUPERSEDED"
 
 log = event_logger(__name__)
 
@@ -132,7 +133,7 @@ class Worker:
             try:
                 await self._converse(self._addresses[0])
             except SkyError as failure:
-                if failure.code in _FINAL:
+                if failure.code in _FINAL or failure.reason == _SUPERSEDED:
                     raise
                 log.warning("worker.disconnected", address=self._addresses[0], error=failure)
                 self._addresses.rotate(-1)

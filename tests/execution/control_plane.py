@@ -16,6 +16,8 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from infra.digest import digest_message, digest_of
+from infra.errors import SkyError
+from infra.status import DETAILS_KEY, to_status
 from skyagent.execution.v1 import effect_pb2
 from skyagent.execution.v1 import worker_service_pb2 as pb
 from skyagent.execution.v1.action_pb2 import Action, NoopAction
@@ -39,7 +41,7 @@ class Link:
         self.ended = asyncio.Event()
         self.order: list[str] = []
         self._frames: defaultdict[str, asyncio.Queue[pb.ControlRequest]] = defaultdict(asyncio.Queue)
-        self._outbox: asyncio.Queue[pb.ControlResponse | grpc.StatusCode] = asyncio.Queue()
+        self._outbox: asyncio.Queue[pb.ControlResponse | SkyError | None] = asyncio.Queue()
         self._heard = 0
         self._said = 0
 
@@ -88,6 +90,12 @@ class Link:
         async with asyncio.timeout(PATIENCE):
             return await self._frames[kind].get()
 
+    async def applied(self) -> None:
+        """Returns when a heartbeat acknowledges everything that was said until now."""
+        said = self._said
+        while (await self.next("heartbeat")).ack < said:
+            pass
+
     async def result(self) -> pb.StepResult:
         return (await self.next("step_result")).step_result
 
@@ -108,8 +116,9 @@ class Link:
         """How many frames of a kind came and were not asked for."""
         return self._frames[kind].qsize()
 
-    def close(self, status: grpc.StatusCode = grpc.StatusCode.OK) -> None:
-        self._outbox.put_nowait(status)
+    def close(self, failure: SkyError | None = None) -> None:
+        """Ends the stream, in order or with an error."""
+        self._outbox.put_nowait(failure)
 
     async def gone(self) -> None:
         """Returns when the worker's side is over."""
@@ -129,7 +138,7 @@ class Link:
                 self.send(pb.ControlResponse(renewed=renewed))
         self.ended.set()
 
-    async def speak(self, context: Context) -> grpc.StatusCode:
+    async def speak(self, context: Context) -> SkyError | None:
         """Says what the test says; returns how it wants the stream to end."""
         while isinstance(said := await self._outbox.get(), pb.ControlResponse):
             await context.write(said)
@@ -167,12 +176,13 @@ class ControlPlane(WorkerServiceServicer):
         try:
             async with asyncio.TaskGroup() as group:
                 listening = group.create_task(link.listen(request_iterator))
-                status = await link.speak(context)
+                failure = await link.speak(context)
                 listening.cancel()
         finally:
             link.ended.set()
-        if status is not grpc.StatusCode.OK:
-            await context.abort(status, "the test said so")
+        if failure is not None:
+            packed = (DETAILS_KEY, to_status(failure).SerializeToString())
+            await context.abort(grpc.StatusCode[failure.code], failure.message, (packed,))
 
     async def PutBlob(  # type: ignore[override]
         self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: Context

@@ -7,14 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import grpc
 import pytest
 
 from execution import stream as stream_module
 from execution.stream import Backoff, ControlStream
 from infra.channels import dial
 from infra.clock import Clock, ManualClock, SystemClock
-from infra.errors import Conflict, DeadlineExceeded, Internal, SkyError, Unavailable
+from infra.errors import DeadlineExceeded, Internal, Precondition, SkyError, Unavailable
 from infra.ids import seeded_ids
 from skyagent.execution.v1 import worker_service_pb2 as pb
 from skyagent.execution.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -136,16 +135,18 @@ async def test_nobody_listening_is_told_at_once() -> None:
 
 async def test_the_answer_to_hello_may_be_a_refusal(plane: ControlPlane) -> None:
     async with line(plane) as on:
-        on.link.close(grpc.StatusCode.ABORTED)
-        assert isinstance(await on.greeting, Conflict)
+        on.link.close(Precondition("TOO_OLD", "update the worker"))
+        answer = await on.greeting
+        assert isinstance(answer, Precondition)
+        assert (answer.reason, answer.message) == ("TOO_OLD", "update the worker")
 
 
 async def test_what_ends_a_stream_is_raised(plane: ControlPlane) -> None:
     async with line(plane) as on:
         await on.welcomed()
         on.link.send(inspect())
-        on.link.close(grpc.StatusCode.UNAVAILABLE)
-        with pytest.raises(Unavailable, match="the test said so"):
+        on.link.close(Unavailable("RESTARTING", "back in a moment"))
+        with pytest.raises(Unavailable, match="back in a moment"):
             await on.converse()
         assert len(on.heard) == 1
 

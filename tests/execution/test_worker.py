@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from pathlib import Path
 
-import grpc
 import pytest
 
 from infra.clock import SystemClock
-from infra.errors import Conflict
+from infra.errors import Conflict, Denied, Internal, Precondition, SkyError, Unauthenticated, Unavailable
 from skyagent.execution.v1 import action_pb2, effect_pb2
 from skyagent.execution.v1 import worker_service_pb2 as pb
 from skyagent.execution.v1.action_pb2 import Action, ActionBatch
@@ -132,7 +133,7 @@ async def test_reports_on_every_new_stream_until_recorded(plane: ControlPlane, t
             assert link.waiting("step_result") == 0
             link.welcome()
             assert await link.result() == first
-            link.close(grpc.StatusCode.UNAVAILABLE)
+            link.close(Unavailable("RESTARTING", "back in a moment"))
         link = await plane.meet()
         link.recorded(key)
         link.inspect(key)
@@ -172,6 +173,8 @@ async def test_what_waits_its_turn_is_forgotten_with_its_stream_and_can_be_assig
         link.welcome()
         actor.let(running)
         await link.result()
+        link.inspect(waiting)
+        assert (await link.state()).state == pb.HELD_STATE_NEVER_BEGUN
         link.assign(assign(waiting))
         actor.let(await actor.next())
         assert (await link.result()).key == waiting
@@ -251,6 +254,23 @@ async def test_inspecting_binds_the_fence_before_anything_has_begun(plane: Contr
         link.assign(assign(step_key(1, epoch=1)))
         assert (await link.state()).state == pb.HELD_STATE_NEVER_BEGUN
         assert not actor.executed
+
+
+async def test_what_waits_its_turn_runs_for_the_owner_that_asked_last(
+    plane: ControlPlane, tmp_path: Path, actor: Actor
+) -> None:
+    async with working(actor, settings(plane.address, tmp_path, max_concurrent_steps=1)):
+        link = await plane.meet()
+        link.assign(assign(step_key(1)))
+        link.assign(assign(step_key(2)))
+        running = await actor.next()
+        link.inspect(step_key(2, epoch=2))
+        state = await link.state()
+        assert (state.state, state.key.fence.epoch) == (pb.HELD_STATE_RUNNING, 2)
+        actor.let(running)
+        await link.result()
+        actor.let(await actor.next())
+        assert (await link.result()).key == step_key(2, epoch=2)
 
 
 async def test_an_attempt_that_a_later_one_has_overtaken_is_refused(plane: ControlPlane, tmp_path: Path) -> None:
@@ -375,6 +395,24 @@ async def test_cancelling_what_waits_its_turn_settles_it_at_once(
         assert (result.key, result.outcome.status, result.outcome.effect) == (waiting, CANCELLED, NONE)
 
 
+async def test_a_cancel_that_comes_while_the_attempt_is_journalled_forbids_the_effect(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    actor = Immediate()
+    chosen = settings(plane.address, tmp_path)
+    async with working(actor, chosen):
+        link = await plane.meet(heartbeat=0.02)
+        with closing(sqlite3.connect(chosen.folder / "journal.db", isolation_level=None)) as intruder:
+            intruder.execute("BEGIN IMMEDIATE")
+            key = link.assign(assign())
+            link.cancel(key)
+            await link.applied()
+            intruder.execute("ROLLBACK")
+        outcome = (await link.result()).outcome
+        assert (outcome.status, outcome.effect) == (CANCELLED, NONE)
+        assert not actor.executed
+
+
 async def test_an_overtaken_owner_cannot_cancel(plane: ControlPlane, tmp_path: Path, actor: Actor) -> None:
     async with working(actor, settings(plane.address, tmp_path)):
         link = await plane.meet()
@@ -495,12 +533,50 @@ async def test_welcome_names_runs_that_ended_meanwhile(plane: ControlPlane, tmp_
         assert await actor.ended_runs.get() == ulid(1)
 
 
-async def test_a_worker_that_was_superseded_ends_with_an_error(plane: ControlPlane, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Conflict("SUPERSEDED", "another stream took over"),
+        Denied("NOT_A_WORKER", "this token may not work"),
+        Precondition("TOO_OLD", "update the worker"),
+    ],
+)
+async def test_a_worker_that_will_never_be_taken_ends_with_what_it_was_told(
+    plane: ControlPlane, tmp_path: Path, failure: SkyError
+) -> None:
     async with working(Immediate(), settings(plane.address, tmp_path)) as worker:
         link = await plane.meet()
-        link.close(grpc.StatusCode.ABORTED)
-        with pytest.raises(Conflict):
+        link.close(failure)
+        with pytest.raises(type(failure), match=failure.message):
             await worker
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Unauthenticated("TOKEN_EXPIRED", "the token has expired"),
+        Conflict("STALE_OWNER", "another node was faster"),
+        Internal("BUG", "something broke"),
+    ],
+)
+async def test_whatever_else_ends_a_stream_is_dialled_again(
+    plane: ControlPlane, tmp_path: Path, failure: SkyError
+) -> None:
+    async with working(Immediate(), settings(plane.address, tmp_path)):
+        (await plane.meet()).close(failure)
+        link = await plane.meet()
+        link.assign(assign())
+        assert (await link.result()).outcome.status == OK
+
+
+async def test_a_token_is_read_anew_for_every_stream(plane: ControlPlane, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    async with working(Immediate(), settings(plane.address, tmp_path, token_file=token)):
+        link = await plane.meet()
+        token.write_text("new")
+        link.close(Unauthenticated("TOKEN_EXPIRED", "the token has expired"))
+        assert (await plane.meet()).metadata["authorization"] == "Bearer new"
 
 
 async def test_dials_again_when_the_control_plane_comes_back(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ async def test_a_step_that_comes_after_the_lease_is_refused(
         await clock.advance(10)
         link.assign(assign(step_key(2)))
         assert refused(await link.result())
+        link.inspect(step_key(2))
+        assert (await link.state()).state == pb.HELD_STATE_TOMBSTONE
         assert [execution.step_id for execution in actor.executed] == [ulid(1)]
 
 

@@ -17,6 +17,7 @@ from control.journal.event import EventDraft, StoredEvent
 from control.journal.hub import Hub
 from control.journal.journal import Journal, Verification
 from control.journal.queries import approvals, commands, events, projections, runs
+from control.journal.queries.create import create_run
 from control.journal.run import NewRun, Node, Projection, RunHead, RunListing, RunPage, RunQuery
 from control.journal.snapshot import Snapshot
 from control.journal.tail import PAGE, tail
@@ -42,7 +43,7 @@ class SqliteJournal:
 
         def create(connection: Connection) -> tuple[RunHead, bool]:
             now_ms = self._clock.now_ms() if new.time_ms is None else new.time_ms
-            return runs.create_run(connection, new, also, now_ms)
+            return create_run(connection, new, also, now_ms)
 
         head, _ = await self._db.transact(create, committed=self._wake_for_new)
         return head

@@ -76,7 +76,8 @@ def _step(folded: RunFold, now_ms: int) -> Move | None:
         return None
     group = restartable(folded, record)
     approval = granted_approval(folded, record)
-    if group and not _continues(folded, record, approval):
+    untouched = folded.state.spec.dry_run  # no step acts, so none leaves a page behind
+    if group and not untouched and not _continues(folded, record, approval):
         reason = "approved: the form is filled in afresh" if approval else "the page has moved on since"
         return Record((restarted(group, reason, now_ms, counted=False),))
     return _start(folded, record, now_ms)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import pytest
@@ -20,7 +20,12 @@ from tests.control.mission_api.world import Client, World
 if TYPE_CHECKING:
     from skyagent.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
 
-    Call = Callable[["RunServiceAsyncStub", str], Awaitable[object]]
+
+class Call(Protocol):
+    """A call about one run."""
+
+    def __call__(self, runs: RunServiceAsyncStub, run_id: str, /) -> Awaitable[object]: ...
+
 
 REQUEST_ID = "6f1f2c34-5a6b-4c7d-8e9f-0a1b2c3d4e5f"
 

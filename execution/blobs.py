@@ -36,11 +36,13 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._stored: set[AttemptKey] = set()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def put(self, key: AttemptKey, data: bytes) -> str:
         """Stores bytes and returns their digest; they are on disk when this returns."""
         digest = digest_of(data)
+        self._stored.add(key)
         await asyncio.to_thread(_write_durably, self._folder, self._path(key, digest), data)
         return digest
 
@@ -57,15 +59,20 @@ class Spool:
 
     async def drop(self, key: AttemptKey) -> None:
         """Lets go of an attempt's bytes."""
-        await asyncio.to_thread(_remove, self._attempt(key))
+        if key in self._stored:
+            self._stored.discard(key)
+            await asyncio.to_thread(_remove, self._attempt(key))
 
     async def drop_run(self, run_id: str) -> None:
         """Lets go of all bytes of a run."""
+        for key in [key for key in self._stored if key.run_id == run_id]:
+            await self.drop(key)
         await asyncio.to_thread(_remove, self._folder / run_id)
 
     def sweep(self, keep: Collection[AttemptKey]) -> None:
         """At start: removes what a former process stored and no outcome names."""
-        kept = {self._attempt(key) for key in keep}
+        self._stored = {key for key in keep if self._attempt(key).is_dir()}
+        kept = {self._attempt(key) for key in self._stored}
         for run in list(self._folder.iterdir()):
             for attempt in list(run.iterdir()):
                 if attempt not in kept:

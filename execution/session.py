@@ -97,9 +97,9 @@ class Session:
             beating.cancel()
 
     def top_up(self) -> None:
-        """Asks for as much work as there is room for."""
+        """Asks for as much work as there is room for, a quarter of all room at a time: a frame a step would be many."""
         room = self._capacity - len(self._steps) - self._credit
-        if self._taking and room > 0 and self._parts.uplink.unreleased < MAX_UNRELEASED:
+        if self._taking and room * 4 >= self._capacity and self._parts.uplink.unreleased < MAX_UNRELEASED:
             self._credit += room
             self._stream.send(pb.ControlRequest(credit=pb.Credit(steps=room)))
 

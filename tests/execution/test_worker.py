@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from execution import session
 from infra.clock import SystemClock
 from infra.errors import Conflict, Denied, Internal, Precondition, SkyError, Unauthenticated, Unavailable
 from skyagent.execution.v1 import action_pb2, effect_pb2
@@ -77,6 +78,38 @@ async def test_accepts_executes_reports_and_then_asks_for_more(
         assert result.action_digest == asked.action_digest
         assert result.outcome.HasField("start_time")
         assert (await link.next("credit")).credit.steps == 1
+
+
+async def test_asks_again_when_a_quarter_of_its_room_is_free(plane: ControlPlane, tmp_path: Path, actor: Actor) -> None:
+    async with working(actor, settings(plane.address, tmp_path, max_concurrent_steps=8)):
+        link = await plane.meet()
+        assert (await link.next("credit")).credit.steps == 8
+        for step in range(1, 9):
+            link.assign(assign(step_key(step)))
+        running = [await actor.next() for _ in range(8)]
+        for step in (0, 1):
+            assert link.waiting("credit") == 0
+            actor.let(running[step])
+            await link.result()
+        assert (await link.next("credit")).credit.steps == 2
+
+
+async def test_asks_for_nothing_while_nobody_records_what_it_did(
+    plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MAX_UNRELEASED", 2)
+    async with working(Immediate(), settings(plane.address, tmp_path, max_concurrent_steps=1)):
+        link = await plane.meet()
+        keys: list[pb.StepKey] = []
+        for step in (1, 2):
+            await link.next("credit")
+            keys.append(link.assign(assign(step_key(step))))
+            await link.result()
+        link.inspect(keys[0])
+        await link.state()
+        assert link.waiting("credit") == 0
+        link.recorded(keys[0])
+        await link.next("credit")
 
 
 async def test_a_step_that_is_assigned_twice_executes_once_and_is_reported_again(

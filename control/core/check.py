@@ -86,10 +86,8 @@ class Checks:
         finished = record.attempts[-1].finished_seq
         mine = [
             probe
-            for probe in folded.children(record.node.parent_id)
-            if probe.node.step.probe_of == record.node.node_id
-            and probe.planned_seq > finished
-            and probe.node.step.action == action
+            for probe in folded.probes(record.node.node_id)
+            if probe.planned_seq > finished and probe.node.step.action == action
         ]
         return mine[-1] if mine else None
 
@@ -121,9 +119,14 @@ def _verdict(folded: RunFold, record: st.NodeRecord, outcome: act.Outcome, judge
         return (validated, _uncertain(record, outcome, "the application could not be asked"))
     detail = "; ".join(f.detail for f in judgement.findings if f.holds != plan.HOLDS_YES) or outcome.message
     repeatable = harmless or (judgement.absent and record.attempts[-1].effect_class == eff.EFFECT_CLASS_PROBEABLE)
-    said_ok = outcome.status == act.OUTCOME_STATUS_OK
-    failure = Failure("FALSE_SUCCESS" if said_ok else "NO_EFFECT", detail, page_is_gone=True, hopeless=not repeatable)
+    failure = Failure(_signature(outcome, judgement), detail, page_is_gone=True, hopeless=not repeatable)
     return (validated, after_failure(folded, record, failure, now_ms))
+
+
+def _signature(outcome: act.Outcome, judgement: Judgement) -> str:
+    if judgement.holds == plan.HOLDS_UNKNOWN:
+        return "UNVERIFIED"
+    return "FALSE_SUCCESS" if outcome.status == act.OUTCOME_STATUS_OK else "NO_EFFECT"
 
 
 def _validated(record: st.NodeRecord, judgement: Judgement) -> ev.EventBody:

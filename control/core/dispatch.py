@@ -9,6 +9,7 @@ from control.core.moves import Attempt, Move, OwnStep, Plan, Record, Wait
 from control.core.retry import restartable, restarted
 from control.core.run import LOG_BEHIND, TERMINAL, WAITING_FOR_PERSON, RunFold
 from control.core.tree import ENDED
+from skyagent.execution.v1 import action_pb2 as act
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import plan_pb2 as plan
 from skyagent.run.v1 import state_pb2 as st
@@ -25,37 +26,35 @@ def next_move(folded: RunFold, checks: Checks, now_ms: int) -> Move:
         return Wait()
     if state.blocked_reason == LOG_BEHIND and not state.cancel_wanted:
         return Wait()
-    stopped = state.cancel_wanted or state.pause_wanted
-    checking = _check(folded, checks, now_ms)
-    if isinstance(checking, Record) or (checking is not None and not stopped):
-        return checking
+    told = _denied(folded) or _check(folded, checks, now_ms)
+    if isinstance(told, Record):
+        return told
     if state.counts.open_intents or (state.pause_wanted and not state.cancel_wanted):
         return Wait()
     if state.cancel_wanted:
         return finish(folded)
-    return _denied(folded) or _step(folded, now_ms) or _last(folded)
+    return told or _step(folded, now_ms) or _last(folded)
 
 
 def _check(folded: RunFold, checks: Checks, now_ms: int) -> Move | None:
-    """What the first step that is being checked needs."""
+    """What the first step that is being checked needs. One whose probe waits for a person is parked."""
     for record in folded.checking():
         if record.node.step.probe_of:
             return Record(checks.probe(folded, record, now_ms))
         needed = checks.step(folded, record, now_ms)
-        if needed is None:
-            return Wait()
         if isinstance(needed, tuple):
             return Record(needed)
-        return _start(folded, needed, now_ms)
+        if needed is not None:
+            return _start(folded, needed, now_ms)
     return None
 
 
 def _denied(folded: RunFold) -> Record | None:
     """Steps whose question was answered with no."""
     events: list[ev.EventBody] = []
-    for approval in folded.state.approvals:
+    for approval in folded.last_questions():
         record = folded.node(approval.step_id)
-        if record.state == ev.NODE_STATE_WAITING and approval is latest_approval(folded, record):
+        if record.state == ev.NODE_STATE_WAITING:
             events += _refusal(record, approval)
     return Record(tuple(events)) if events else None
 
@@ -76,8 +75,7 @@ def _step(folded: RunFold, now_ms: int) -> Move | None:
         return None
     group = restartable(folded, record)
     approval = granted_approval(folded, record)
-    untouched = folded.state.spec.dry_run  # no step acts, so none leaves a page behind
-    if group and not untouched and not _continues(folded, record, approval):
+    if group and not _continues(folded, group, approval):
         reason = "approved: the form is filled in afresh" if approval else "the page has moved on since"
         return Record((restarted(group, reason, now_ms, counted=False),))
     return _start(folded, record, now_ms)
@@ -120,34 +118,40 @@ def next_attempt(record: st.NodeRecord) -> int:
 
 def granted_approval(folded: RunFold, record: st.NodeRecord) -> st.ApprovalRecord | None:
     """A yes for this step that no attempt has used yet."""
-    approval = latest_approval(folded, record)
+    approval = folded.last_asked(record.node.node_id)
     return approval if approval is not None and approval.state == ev.APPROVAL_STATE_GRANTED else None
 
 
-def latest_approval(folded: RunFold, record: st.NodeRecord) -> st.ApprovalRecord | None:
-    """The last question that was asked about a step."""
-    mine = [approval for approval in folded.state.approvals if approval.step_id == record.node.node_id]
-    return mine[-1] if mine else None
+def _continues(folded: RunFold, group: st.NodeRecord, approval: st.ApprovalRecord | None) -> bool:
+    """Whether the session still shows what the steps of this group left, so that the next one can follow them.
 
-
-def _continues(folded: RunFold, record: st.NodeRecord, approval: st.ApprovalRecord | None) -> bool:
-    """Whether the session still shows what the step before this one left, so that this one can follow it."""
-    siblings = [child for child in folded.children(record.node.parent_id) if not child.node.step.probe_of]
-    position = next(i for i, child in enumerate(siblings) if child.node.node_id == record.node.node_id)
-    if position == 0:
-        return True
-    before = siblings[position - 1]
-    if before.attempts and approval and ms_of(before.attempts[-1].intend_time) < ms_of(approval.decide_time):
-        return False
+    It does not once another step acted, once the worker died, or while a person thought about an answer.
+    """
+    acted = {step.node.node_id: step.attempts[-1] for step in folded.descendants(group.node.node_id) if _acted(step)}
     last = folded.last_intended
-    return last is not None and last.node.node_id in (before.node.node_id, record.node.node_id)
+    if not acted or last is None:
+        return True
+    if last.node.node_id not in acted or acted[last.node.node_id].status == act.OUTCOME_STATUS_LOST:
+        return False
+    return approval is None or ms_of(_last_intent(last).intend_time) >= ms_of(approval.decide_time)
+
+
+def _acted(record: st.NodeRecord) -> bool:
+    """Whether a step acted since its group began, or began again."""
+    attempts = record.attempts[record.attempts_before_restart :]
+    return not record.node.step.probe_of and any(attempt.intended_seq for attempt in attempts)
+
+
+def _last_intent(record: st.NodeRecord) -> st.AttemptRecord:
+    return max(record.attempts, key=lambda attempt: attempt.intended_seq)
 
 
 def _last(folded: RunFold) -> Move:
     """What is left when no step can be tried."""
     state = folded.state
     open_nodes = [record for record in folded.children("") if record.state not in ENDED]
-    if any(record.state in (ev.NODE_STATE_WAITING, ev.NODE_STATE_UNCERTAIN) for record in open_nodes):
+    asked = any(record.state in (ev.NODE_STATE_WAITING, ev.NODE_STATE_UNCERTAIN) for record in open_nodes)
+    if asked or folded.checking():
         return Wait() if state.blocked_reason == WAITING_FOR_PERSON else Record((_waits_for_person(folded),))
     failed = any(
         record.state in (ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED)

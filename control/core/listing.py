@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from control.core.matching import header_matches, same_value
 from skyagent.execution.v1 import browser_pb2 as br
@@ -23,12 +24,24 @@ def judge_listing(claim: plan.Listed, extracted: br.Extracted) -> Listing:
         return Listing(plan.HOLDS_UNKNOWN, 0, f"{extracted.url} was answered with {extracted.http_status}")
     wanted = claim.count or 1
     found = [(header, row) for table in extracted.tables for header, row in _rows_with(table, claim.key)]
+    if not found and (why := _proves_nothing(claim, extracted)):
+        return Listing(plan.HOLDS_UNKNOWN, 0, why)
     if len(found) != wanted:
         return Listing(plan.HOLDS_NO, len(found), f"{extracted.url} shows {claim.key!r} {_times(len(found))}")
     wrong = [error for header, row in found for error in _differences(claim.cells, header, row)]
     if wrong:
         return Listing(plan.HOLDS_NO, len(found), f"{extracted.url} shows {claim.key!r} with {'; '.join(wrong)}")
     return Listing(plan.HOLDS_YES, len(found), f"{extracted.url} shows {claim.key!r} {_times(len(found))}, as entered")
+
+
+def _proves_nothing(claim: plan.Listed, extracted: br.Extracted) -> str:
+    """Why a page that does not show the record is no proof that the record is not there; empty when it is one."""
+    if extracted.truncated:
+        return f"{extracted.url} is too long to be read to its end"
+    asked, answered = urlsplit(claim.url), urlsplit(extracted.url)
+    if extracted.url and (asked.netloc, asked.path.rstrip("/")) != (answered.netloc, answered.path.rstrip("/")):
+        return f"{claim.url} led to {extracted.url}"
+    return ""
 
 
 def _rows_with(table: br.Table, key: str) -> list[tuple[Sequence[str], Sequence[str]]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from control.core.run import RunFold
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import browser_pb2 as br
+from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 
@@ -14,6 +15,13 @@ TRIES_IN_ONE_STATE = 2
 DEFAULT_RESTARTS = 3
 FIRST_DELAY_MS = 250
 LONGEST_DELAY_MS = 8_000
+MOST_INTERRUPTIONS = 10
+"""How often a step may be interrupted before that counts as its own failure: some actions kill whoever does them."""
+
+# Refusals that a later attempt at the same action meets again.
+_FOR_GOOD = frozenset({"DIGEST_MISMATCH", "INVALID_ACTION", "UNSUPPORTED_ACTION", "RUN_ENDED"})
+
+_NOT_TWICE = frozenset({eff.EFFECT_CLASS_PROBEABLE, eff.EFFECT_CLASS_ONCE})
 
 # The page that the step was written for is no longer there: the step alone cannot succeed any more.
 _PAGE_IS_GONE = frozenset(
@@ -36,43 +44,80 @@ class Failure:
     page_is_gone: bool = False
     hopeless: bool = False
     denied: bool = False
+    interrupted: bool = False
+    """The worker died, was stopped or had to decline: it says nothing about the action."""
 
     @classmethod
     def of(cls, outcome: act.Outcome) -> Failure:
         """The failure that an outcome tells of."""
         status = outcome.browser.status
         lost = outcome.status == act.OUTCOME_STATUS_LOST
+        refused = outcome.status == act.OUTCOME_STATUS_REFUSED
         return cls(
             signature=outcome.reason or act.OutcomeStatus.Name(outcome.status).removeprefix("OUTCOME_STATUS_"),
             message=outcome.message or "the worker gave no reason",
             page_is_gone=lost or status in _PAGE_IS_GONE,
+            hopeless=refused and outcome.reason in _FOR_GOOD,
             denied=status == br.BROWSER_STATUS_POLICY_DENIED,
+            interrupted=_interrupted(outcome.status, outcome.reason),
         )
 
 
 def after_failure(folded: RunFold, record: st.NodeRecord, failure: Failure, now_ms: int) -> ev.EventBody:
-    """The one event that follows a failed step: tried again, its group started again, or given up."""
-    tries = sum(not attempt.withdrawn for attempt in record.attempts[record.attempts_before_restart :])
-    limit = record.node.step.max_attempts or TRIES_IN_ONE_STATE
+    """The one event that follows a failed step: tried again, its group started again, or given up.
+
+    Interruptions are not tries: nothing was learned about the action. They are bounded all the same.
+    """
     group = restartable(folded, record)
     if failure.denied or failure.hopeless:
         return _settled(record, failure)
-    if tries < limit and not (failure.page_is_gone and group):
-        return _retried(record, failure, now_ms, tries)
+    interruptions = sum(_interrupted(attempt.status, attempt.outcome_reason) for attempt in record.attempts)
+    free = failure.interrupted and interruptions <= MOST_INTERRUPTIONS
+    if not (failure.page_is_gone and group):
+        tries = _tries(record)
+        if free or tries < (record.node.step.max_attempts or TRIES_IN_ONE_STATE):
+            return _retried(record, failure, now_ms + _delay_ms(interruptions if free else tries))
+    if group and free:
+        return restarted(group, failure.message, now_ms + _delay_ms(interruptions - 1), counted=False)
     if group and group.restarts < (group.node.group.max_restarts or DEFAULT_RESTARTS):
         return restarted(group, failure.message, now_ms + _delay_ms(group.restarts), counted=True)
     return _settled(record, failure)
 
 
 def restartable(folded: RunFold, record: st.NodeRecord) -> st.NodeRecord | None:
-    """The nearest group around a step that starts again as a whole."""
-    parent_id = record.node.parent_id
+    """The nearest group around a step that may start again as a whole.
+
+    A probe never starts its group again: that would repeat the very step that it asks about. Nor does a step after one
+    whose effect must not happen twice.
+    """
+    parent_id = "" if record.node.step.probe_of else record.node.parent_id
     while parent_id:
         parent = folded.node(parent_id)
         if parent.node.group.restart_from_first:
-            return parent
+            return None if _would_repeat(folded, parent, record) else parent
         parent_id = parent.node.parent_id
     return None
+
+
+def _would_repeat(folded: RunFold, group: st.NodeRecord, record: st.NodeRecord) -> bool:
+    return any(
+        step.node.step.action.effect_class in _NOT_TWICE
+        and step.state not in (ev.NODE_STATE_PENDING, ev.NODE_STATE_WAITING)
+        and step.node.node_id != record.node.node_id
+        for step in folded.descendants(group.node.node_id)
+    )
+
+
+def _tries(record: st.NodeRecord) -> int:
+    """Attempts in the present state of the world that said something about the action."""
+    mine = record.attempts[record.attempts_before_restart :]
+    return sum(not (a.withdrawn or _interrupted(a.status, a.outcome_reason)) for a in mine)
+
+
+def _interrupted(status: act.OutcomeStatus.ValueType, reason: str) -> bool:
+    if status == act.OUTCOME_STATUS_REFUSED:
+        return reason not in _FOR_GOOD
+    return status in (act.OUTCOME_STATUS_LOST, act.OUTCOME_STATUS_CANCELLED)
 
 
 def restarted(group: st.NodeRecord, reason: str, not_before_ms: int, *, counted: bool) -> ev.EventBody:
@@ -82,10 +127,10 @@ def restarted(group: st.NodeRecord, reason: str, not_before_ms: int, *, counted:
     return ev.EventBody(group_restarted=event)
 
 
-def _retried(record: st.NodeRecord, failure: Failure, now_ms: int, tries: int) -> ev.EventBody:
+def _retried(record: st.NodeRecord, failure: Failure, not_before_ms: int) -> ev.EventBody:
     event = ev.StepRetried(step_id=record.node.node_id, attempt=len(record.attempts), strategy="again")
     event.reason = failure.message
-    event.not_before.FromMilliseconds(now_ms + _delay_ms(tries))
+    event.not_before.FromMilliseconds(not_before_ms)
     return ev.EventBody(step_retried=event)
 
 

@@ -6,9 +6,9 @@ bytes, snapshots are its serialization, and REST returns it as it is.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
+from control.core.index import Index
 from control.core.tree import ENDED, group_state
 from infra.errors import DataLoss
 from skyagent.execution.v1 import action_pb2 as act
@@ -54,17 +54,10 @@ class RunFold:
 
     def __init__(self, state: st.RunState | None = None) -> None:
         self.state = state or st.RunState()
-        self.last_intended: st.NodeRecord | None = None
+        self._index = Index(self.state)
+        acted = [record for record in self.state.nodes if _intended_seq(record) and not record.node.step.probe_of]
+        self.last_intended = max(acted, key=_intended_seq, default=None)
         """The step, not a probe, whose attempt was intended last: its page or window is what the session shows."""
-        self._records: dict[str, st.NodeRecord] = {}
-        self._children: defaultdict[str, list[str]] = defaultdict(list)
-        self._tally: defaultdict[str, Counter[ev.NodeState.ValueType]] = defaultdict(Counter)
-        self._checking: dict[str, st.NodeRecord] = {}
-        self._first_unended: defaultdict[str, int] = defaultdict(int)
-        for record in self.state.nodes:
-            self._index(record)
-        acted = [record for record in self.state.nodes if record.attempts and not record.node.step.probe_of]
-        self.last_intended = max(acted, key=lambda record: record.attempts[-1].intended_seq, default=None)
 
     def apply(self, event: ev.RunEvent) -> None:
         """Advances the state by one event.
@@ -85,55 +78,55 @@ class RunFold:
 
     def node(self, node_id: str) -> st.NodeRecord:
         """The record of a node; raises IllegalEvent when the plan has no such node."""
-        record = self._records.get(node_id)
+        record = self._index.records.get(node_id)
         if record is None:
             raise IllegalEvent("UNKNOWN_NODE", f"run {self.state.run_id} has no node {node_id!r} in its plan")
         return record
 
     def children(self, node_id: str) -> tuple[st.NodeRecord, ...]:
         """The nodes directly below a group, in the order in which they were planned; "" stands for the whole plan."""
-        return tuple(self._records[child] for child in self._children[node_id])
+        return self._index.children(node_id)
 
     def descendants(self, node_id: str) -> Iterator[st.NodeRecord]:
         """Every node below a group, parents first."""
-        for child in self.children(node_id):
-            yield child
-            yield from self.descendants(child.node.node_id)
+        return self._index.descendants(node_id)
 
     def unended(self, group_id: str) -> Iterator[st.NodeRecord]:
         """The nodes directly below a group that are not done with, probes left out, in order."""
-        children = self._children[group_id]
-        position = self._first_unended[group_id]
-        while position < len(children) and self._records[children[position]].state in ENDED:
-            position += 1
-        self._first_unended[group_id] = position
-        for child in children[position:]:
-            record = self._records[child]
-            if record.state not in ENDED and not record.node.step.probe_of:
-                yield record
+        return self._index.unended(group_id)
+
+    def before(self, record: st.NodeRecord) -> st.NodeRecord | None:
+        """The step or group before another one in the same group; nothing before the first one."""
+        return self._index.before(record)
+
+    def probes(self, step_id: str) -> tuple[st.NodeRecord, ...]:
+        """The steps that ask the world about a step, oldest first."""
+        return self._index.probes(step_id)
 
     def checking(self) -> list[st.NodeRecord]:
         """Steps whose outcome is being checked: probes first, since what they saw decides about the others."""
-        return sorted(self._checking.values(), key=lambda record: not record.node.step.probe_of)
+        return self._index.checking()
+
+    def latest_under_way(self, group_id: str) -> st.NodeRecord | None:
+        """The last node right below a group that is under way."""
+        return self._index.latest_under_way(group_id)
+
+    def last_asked(self, step_id: str) -> st.ApprovalRecord | None:
+        """The last question that was asked about a step."""
+        return self._index.last_asked(step_id)
+
+    def last_questions(self) -> Iterator[st.ApprovalRecord]:
+        """The last question about each step that a person was ever asked about."""
+        return self._index.last_questions()
 
     def attempt(self, step_id: str, number: int) -> st.AttemptRecord | None:
         """One attempt at a step, or nothing when it was never intended or judged."""
-        attempts = self._records[step_id].attempts if step_id in self._records else ()
-        return attempts[number - 1] if 0 < number <= len(attempts) else None
+        record = self._index.records.get(step_id)
+        return record.attempts[number - 1] if record and 0 < number <= len(record.attempts) else None
 
-    def open_attempts(self) -> Iterator[tuple[st.NodeRecord, st.AttemptRecord]]:
+    def open_attempts(self) -> list[tuple[st.NodeRecord, st.AttemptRecord]]:
         """Attempts whose intent is open: at most one for each session."""
-        if self.state.counts.open_intents:
-            for record in self.state.nodes:
-                if record.attempts and record.attempts[-1].open:
-                    yield record, record.attempts[-1]
-
-    def _index(self, record: st.NodeRecord) -> None:
-        self._records[record.node.node_id] = record
-        self._note(record)
-        self._children[record.node.parent_id].append(record.node.node_id)
-        if not record.node.step.probe_of:
-            self._tally[record.node.parent_id][record.state] += 1
+        return [(record, record.attempts[-1]) for record in self._index.open.values()]
 
     def _set(self, record: st.NodeRecord, state: ev.NodeState.ValueType) -> None:
         if record.state == state:
@@ -144,21 +137,9 @@ class RunFold:
         if record.node.HasField("step"):
             counts.uncertain += (state == ev.NODE_STATE_UNCERTAIN) - (record.state == ev.NODE_STATE_UNCERTAIN)
         before, record.state = record.state, state
-        self._note(record)
+        self._index.moved(record, before)
         if not record.node.step.probe_of:
-            tally = self._tally[record.node.parent_id]
-            tally[before] -= 1
-            tally[state] += 1
             self._refresh(record)
-
-    def _note(self, record: st.NodeRecord) -> None:
-        """Keeps the short lists that owners ask for."""
-        if record.state == ev.NODE_STATE_CHECKING:
-            self._checking[record.node.node_id] = record
-        else:
-            self._checking.pop(record.node.node_id, None)
-        if record.state not in ENDED:
-            self._first_unended[record.node.parent_id] = 0
 
     def _refresh(self, child: st.NodeRecord) -> None:
         """Lets the group above a changed node follow it."""
@@ -175,7 +156,7 @@ class RunFold:
             return
         if parent.state in ENDED and child.state == ev.NODE_STATE_SKIPPED:
             return
-        self._set(parent, group_state(self._tally[parent_id], parent.state))
+        self._set(parent, group_state(self._index.tally[parent_id], parent.state))
 
     def _skip_pending(self, group_id: str) -> None:
         for record in self.descendants(group_id):
@@ -219,7 +200,7 @@ class RunFold:
             record.state = ev.NODE_STATE_PENDING
             if node.step.HasField("not_before"):
                 record.not_before.CopyFrom(node.step.not_before)
-            self._index(record)
+            self._index.add(record)
             if node.HasField("step") and not node.step.probe_of:
                 self.state.counts.steps += 1
             if node.parent_id and not node.step.probe_of:
@@ -242,19 +223,20 @@ class RunFold:
         if body.approval_id:
             self._approval(body.approval_id).state = ev.APPROVAL_STATE_CONSUMED
         record = self.node(body.step_id)
+        self._index.open[body.step_id] = record
         if not record.node.step.probe_of:
             self.last_intended = record
         self._set(record, ev.NODE_STATE_RUNNING)
 
     def _step_withdrawn(self, body: ev.StepWithdrawn, event: ev.RunEvent) -> None:
         attempt = self._attempt(body.step_id, body.attempt)
-        self._close(attempt)
+        self._close(body.step_id, attempt)
         attempt.withdrawn, attempt.effect, attempt.message = True, eff.EFFECT_NONE, body.reason
         self._set(self.node(body.step_id), ev.NODE_STATE_PENDING)
 
     def _step_finished(self, body: ev.StepFinished, event: ev.RunEvent) -> None:
         attempt, outcome = self._attempt(body.step_id, body.attempt), body.outcome
-        self._close(attempt)
+        self._close(body.step_id, attempt)
         attempt.status, attempt.effect = outcome.status, outcome.effect
         attempt.message, attempt.outcome_reason, attempt.finished_seq = outcome.message, outcome.reason, event.seq
         attempt.finish_time.CopyFrom(event.time)
@@ -295,7 +277,7 @@ class RunFold:
         self._set(record, body.state)
 
     def _approval_requested(self, body: ev.ApprovalRequested, event: ev.RunEvent) -> None:
-        self.state.approvals.add(
+        approval = self.state.approvals.add(
             approval_id=body.approval_id,
             step_id=body.step_id,
             action_digest=body.action_digest,
@@ -306,6 +288,7 @@ class RunFold:
             expire_time=body.expire_time,
             request_time=event.time,
         )
+        self._index.asked(approval)
         self.state.counts.approvals += 1
         self._set(self.node(body.step_id), ev.NODE_STATE_WAITING)
 
@@ -336,7 +319,7 @@ class RunFold:
         record = self.node(body.step_id)
         attempt = self._attempt(body.step_id, body.attempt)
         if attempt.open:
-            self._close(attempt)
+            self._close(body.step_id, attempt)
             attempt.effect = eff.EFFECT_UNKNOWN
         record.reason = body.known
         self._set(record, ev.NODE_STATE_UNCERTAIN)
@@ -378,13 +361,15 @@ class RunFold:
         return attempts[number - 1]
 
     def _approval(self, approval_id: str) -> st.ApprovalRecord:
-        for approval in self.state.approvals:
-            if approval.approval_id == approval_id:
-                return approval
+        approval = self._index.approvals.get(approval_id)
+        if approval is not None:
+            return approval
         raise IllegalEvent("UNKNOWN_APPROVAL", f"run {self.state.run_id} never asked {approval_id!r}")
 
-    def _close(self, attempt: st.AttemptRecord) -> None:
-        self.state.counts.open_intents -= attempt.open
+    def _close(self, step_id: str, attempt: st.AttemptRecord) -> None:
+        if attempt.open:
+            self.state.counts.open_intents -= 1
+            self._index.open.pop(step_id, None)
         attempt.open = False
 
 
@@ -395,6 +380,11 @@ def _evidence_only(_folded: RunFold, _body: object, _event: ev.RunEvent) -> None
 _APPLY: dict[str, Callable[[RunFold, object, ev.RunEvent], None]] = {
     field.name: getattr(RunFold, f"_{field.name}", _evidence_only) for field in ev.EventBody.DESCRIPTOR.fields
 }
+
+
+def _intended_seq(record: st.NodeRecord) -> int:
+    """Sequence number of the last intent of a step; 0 when there was none."""
+    return max((attempt.intended_seq for attempt in record.attempts), default=0)
 
 
 def _aborts(record: st.NodeRecord) -> bool:

@@ -6,8 +6,6 @@ from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import run_service_pb2 as api
 from skyagent.run.v1 import state_pb2 as st
 
-_UNDER_WAY = (ev.NODE_STATE_RUNNING, ev.NODE_STATE_CHECKING, ev.NODE_STATE_WAITING, ev.NODE_STATE_UNCERTAIN)
-
 
 def summary(state: st.RunState, current_step: str = "") -> api.RunSummary:
     """A run as it stands in a list; its size does not grow with the run."""
@@ -38,13 +36,10 @@ def waiting_for_person(state: st.RunState) -> int:
 def current_step(folded: RunFold) -> str:
     """What the run is doing, as "group: step"; empty when nothing is under way."""
     path: list[str] = []
-    level = folded.children("")
-    while level:
-        active = [record for record in level if record.state in _UNDER_WAY and not record.node.step.probe_of]
-        if not active:
-            break
-        path.append(active[-1].node.title)
-        level = folded.children(active[-1].node.node_id)
+    active = folded.latest_under_way("")
+    while active is not None:
+        path.append(active.node.title)
+        active = folded.latest_under_way(active.node.node_id)
     return ": ".join(path[-2:])
 
 

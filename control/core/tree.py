@@ -9,6 +9,11 @@ ENDED = frozenset(
 )
 """States of a node that is done with."""
 
+UNDER_WAY = frozenset(
+    {ev.NODE_STATE_RUNNING, ev.NODE_STATE_CHECKING, ev.NODE_STATE_WAITING, ev.NODE_STATE_UNCERTAIN},
+)
+"""States of a node that has begun and is not done with."""
+
 _FIRST_OF = (ev.NODE_STATE_UNCERTAIN, ev.NODE_STATE_WAITING, ev.NODE_STATE_CHECKING, ev.NODE_STATE_RUNNING)
 
 

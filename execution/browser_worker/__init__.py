@@ -23,5 +23,7 @@ def executor(
 ) -> BrowserExecutor:
     """The browser kind for a worker. `folder` is the worker's own; secrets come from SKYAGENT_SECRET_* unless given."""
     browser = settings.browser
-    config = BrowserConfig(folder / "browser", browser.executable, browser.flags, headless=browser.headless)
+    config = BrowserConfig(
+        folder / "browser", browser.executable, browser.flags, headless=browser.headless, hosts=settings.egress.allow
+    )
     return BrowserExecutor(config, secrets or secrets_of(environment()), clock, ids or system_ids(clock))

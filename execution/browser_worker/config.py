@@ -17,6 +17,8 @@ class BrowserConfig:
     #: Flags besides our own.
     flags: tuple[str, ...] = ()
     headless: bool = True
+    #: Hosts that every mission may reach besides its own.
+    hosts: tuple[str, ...] = ()
     viewport: tuple[int, int] = (1280, 800)
     #: For an action that names no timeout.
     default_timeout: float = 15.0

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _PARTS: Final = ("elements.js", "visibility.js", "snapshot.js", "fields.js", "acting.js", "reading.js")
 _CALLED: Final = (
     *("snapshot", "readText", "readTables", "showsText"),
-    *("formFields", "readField", "setField", "leaveField", "markSecret", "submissionBarrier"),
+    *("formFields", "readField", "setField", "leaveField", "markSecret", "maskSecrets", "submissionBarrier"),
     *("locate", "ready", "frameOrigin", "boxOfNode", "focusNode", "scrollNode"),
     *("quiet", "changed", "nodeOf", "numberOf"),
 )

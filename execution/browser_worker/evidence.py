@@ -25,9 +25,13 @@ JPEG_QUALITY: Final = 60
 
 
 async def picture(
-    tab: Tab, *, png: bool = False, clip: dict[str, float] | None = None, full_page: bool = False
+    step: Step, tab: Tab, *, png: bool = False, clip: dict[str, float] | None = None, full_page: bool = False
 ) -> bytes:
-    """An image of the viewport, of the whole page, or of a box of the page."""
+    """An image of the viewport, of the whole page, or of a box of the page; secrets that the page repeats are dots."""
+    if secrets := step.vault.given_out:
+        hidden: list[Json] = [*secrets]
+        for document in await tab.worlds.all():
+            await document.call(bool, "maskSecrets", hidden)
     parameters: dict[str, Json] = (
         {"format": "png"} if png else {"format": "jpeg", "quality": JPEG_QUALITY, "optimizeForSpeed": True}
     )
@@ -50,7 +54,7 @@ async def of_page(step: Step) -> list[BlobRef]:
         except (SkyError, OSError) as error:
             log.warning("evidence.not_stored", role=role, error=error)
 
-    image = await _picture_or_none(tab)
+    image = await _picture_or_none(step, tab)
     text = await _text(step, tab)
     exchanges = [MessageToDict(each, preserving_proto_field_name=True) for each in step.result.exchanges]
     async with asyncio.TaskGroup() as storing:
@@ -73,11 +77,11 @@ async def of_reading(step: Step) -> list[BlobRef]:
     ]
 
 
-async def _picture_or_none(tab: Tab) -> bytes | None:
+async def _picture_or_none(step: Step, tab: Tab) -> bytes | None:
     if tab.dialog:
         return None
     try:
-        return await picture(tab)
+        return await picture(step, tab)
     except (PlaywrightError, DocumentGone) as error:
         log.warning("evidence.no_picture", url=tab.url, error=error)
         return None

@@ -142,7 +142,7 @@ class BrowserExecutor:
             return await self._sessions.get(
                 assignment.run_id,
                 _session_id(action),
-                HostList(assignment.allowed_hosts),
+                HostList((*assignment.allowed_hosts, *self._config.hosts)),
                 go_back_to_page=name not in STARTS_AFRESH,
             )
 

@@ -99,6 +99,11 @@ class Vault:
         for form in (value, quote(value, safe=""), quote_plus(value), encoded):
             self._given[form] = f"{{{{secret:{name}}}}}"
 
+    @property
+    def given_out(self) -> list[str]:
+        """Every form of every value that was given out, for hiding it in pictures."""
+        return sorted(self._given)
+
     def scrub(self, text: str) -> str:
         """The text without any secret that was given out, also URL-encoded or in base 64."""
         for form in sorted(self._given, key=len, reverse=True):

@@ -24,7 +24,7 @@ class Tab:
 
     def __init__(self, page: Page, config: BrowserConfig, clock: Clock, numbers: Numbers) -> None:
         self.page = page
-        self.worlds = Worlds(page, numbers)
+        self.worlds = Worlds(page, numbers, self._guard)
         self.network = Network(page, clock)
         #: The JavaScript dialog that is open; it stops every script of the page.
         self.dialog: Dialog | None = None
@@ -50,9 +50,11 @@ class Tab:
         self.page.on("popup", self._popped_up)
         self.page.on("crash", lambda _: self.crashed.set())
         await self.worlds.open()
-        self.worlds.cdp.on("Fetch.requestPaused", self._judge)
-        # Playwright's routes do not see redirects; this does, before the request leaves.
-        await send(self.worlds.cdp, "Fetch.enable", {"patterns": [{"urlPattern": "*", "resourceType": "Document"}]})
+
+    async def _guard(self, cdp: Cdp) -> None:
+        """Playwright's routes do not see redirects; this does, before the request leaves."""
+        cdp.on("Fetch.requestPaused", lambda event: self._judge(cdp, event))
+        await send(cdp, "Fetch.enable", {"patterns": [{"urlPattern": "*", "resourceType": "Document"}]})
 
     @property
     def cdp(self) -> Cdp:
@@ -67,17 +69,18 @@ class Tab:
         self.denials.append((url, reason))
         self.network.stir()
 
-    async def _judge(self, event: Record) -> None:
+    async def _judge(self, cdp: Cdp, event: Record) -> None:
         request = record(event["request"])
         url = str(request["url"])
         in_frame = event.get("frameId") != self.worlds.main_frame_id
         reason = "" if in_frame and url.startswith(_LOCAL_FRAMES) else self._refusal(url)
         try:
             if reason:
-                self.deny(url, reason)
-                await send(self.cdp, "Fetch.failRequest", {"requestId": event["requestId"], "errorReason": "Aborted"})
+                if not in_frame:
+                    self.deny(url, reason)
+                await send(cdp, "Fetch.failRequest", {"requestId": event["requestId"], "errorReason": "Aborted"})
             else:
-                await send(self.cdp, "Fetch.continueRequest", {"requestId": event["requestId"]})
+                await send(cdp, "Fetch.continueRequest", {"requestId": event["requestId"]})
         except (DocumentGone, PlaywrightError):
             # The request went away with its page.
             return

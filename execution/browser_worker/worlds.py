@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from playwright.async_api import BrowserContext, Frame, Page
@@ -19,9 +19,11 @@ _WORLD: Final = "skyagent"
 class Worlds:
     """The live documents of a tab."""
 
-    def __init__(self, page: Page, numbers: Numbers) -> None:
+    def __init__(self, page: Page, numbers: Numbers, guard: Callable[[Cdp], Awaitable[None]]) -> None:
         self._page = page
         self._numbers = numbers
+        #: Called with every session, before anything else is loaded through it.
+        self._guard = guard
         self._context: BrowserContext = page.context
         self._documents: dict[str, Document] = {}
         self._parents: dict[str, str] = {}
@@ -98,6 +100,7 @@ class Worlds:
         session.on("Runtime.executionContextsCleared", lambda _: self._forget(lambda each: each.cdp is session))
         session.on("Page.frameAttached", self._attached)
         session.on("Page.frameDetached", self._detached)
+        await self._guard(session)
         await send(session, "Page.enable")
         tree = record((await send(session, "Page.getFrameTree"))["frameTree"])
         self._learn_parents(tree)

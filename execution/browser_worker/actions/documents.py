@@ -50,7 +50,7 @@ async def load(step: Step, url: str) -> None:
         response = await step.tab.page.goto(url, wait_until="domcontentloaded", timeout=0)
     except PlaywrightError as error:
         raise _unreachable(step, url, error) from error
-    if response is None:
+    if url == "about:blank":
         step.tab.network.document_status = 0
     _raise_for_status(step, response)
 

@@ -30,6 +30,7 @@ async def click(step: Step, action: pb.ClickAction) -> None:
     await _press(step, spot, action)
     if action.expect_navigation:
         await _until_document(step, element, epoch)
+        await _hear_errors(step, list(action.expect))
 
 
 async def _expect(step: Step, expected: list[pb.FieldValue]) -> None:
@@ -44,6 +45,15 @@ async def _expect(step: Step, expected: list[pb.FieldValue]) -> None:
     step.result.fields.extend(readings)
     if wrong := fields.surprise(readings, expected):
         raise Stopped(pb.BROWSER_STATUS_UNEXPECTED_STATE, f"not clicked, because {wrong}")
+
+
+async def _hear_errors(step: Step, expected: list[pb.FieldValue]) -> None:
+    """When the form came back instead of being taken: what the page says is wrong with each field."""
+    for wanted, reading in zip(expected, step.result.fields, strict=False):
+        found = await step.targets.element_or_none(wanted.target)
+        if found is None:
+            return
+        reading.error = (await fields.read_back(step, found, wanted)).error
 
 
 async def _press(step: Step, spot: Spot, action: pb.ClickAction) -> None:

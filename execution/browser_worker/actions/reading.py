@@ -55,7 +55,7 @@ async def screenshot(step: Step, action: pb.ScreenshotAction) -> None:
     if clip is not None and min(clip["width"], clip["height"]) < 1:
         raise Stopped(pb.BROWSER_STATUS_HIDDEN, "the element has no box to picture")
     png = action.format == pb.IMAGE_FORMAT_PNG
-    image = await evidence.picture(step.tab, png=png, clip=clip, full_page=action.full_page)
+    image = await evidence.picture(step, step.tab, png=png, clip=clip, full_page=action.full_page)
     step.result.files.append(await step.blobs.put(image, "image/png" if png else "image/jpeg", "screenshot"))
 
 
@@ -86,7 +86,7 @@ async def extract(step: Step, action: pb.ExtractAction) -> None:
 async def _keep_evidence(step: Step) -> None:
     image = b""
     with suppress(PlaywrightError, DocumentGone):
-        image = await evidence.picture(step.tab)
+        image = await evidence.picture(step, step.tab)
     if image:
         step.evidence.append(await step.blobs.put(image, "image/jpeg", "screenshot"))
 

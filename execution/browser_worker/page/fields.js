@@ -149,6 +149,17 @@ function leaveField(number) {
   if (el && el === el.getRootNode().activeElement) el.blur();
 }
 
+// Shows dots wherever the page repeats a secret, before a picture is taken.
+function maskSecrets(secrets) {
+  for (const el of elementsIn(document)) {
+    const repeats = isControl(el) ? secrets.some(secret => el.value?.includes(secret))
+      : [...el.childNodes].some(child => child.nodeType === 3 && secrets.some(secret => child.data.includes(secret)));
+    if (!repeats) continue;
+    if (isControl(el)) secretFields.add(el);
+    el.style.webkitTextSecurity = 'disc';
+  }
+}
+
 // The focused field is about to be typed a secret into.
 function markSecret() {
   let el = document.activeElement;

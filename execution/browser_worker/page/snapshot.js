@@ -64,7 +64,11 @@ function snapshot(options) {
     return contained;
   }
 
+  // A page can make any one of its elements throw (a field named "getAttribute" does); it loses that element only.
   function element(el, indent, outer, named) {
+    try { visit(el, indent, outer, named); } catch { flush(); }
+  }
+  function visit(el, indent, outer, named) {
     const at = enter(el, outer);
     if (!at || outOfView(el, at)) return;
     const style = at.style, role = widgetRole(el, style, outer.style?.cursor);

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict, Unpack
 
 from playwright.async_api import Page
 
@@ -39,6 +39,52 @@ _ROUTINE: Final = {
     "hover",
 }
 _runs = count(1)
+
+
+class Doing(TypedDict, total=False):
+    """What a browser can be told to do, by name."""
+
+    session_id: str
+    navigate: pb.NavigateAction
+    go_back: pb.GoBackAction
+    reload: pb.ReloadAction
+    observe: pb.ObserveAction
+    click: pb.ClickAction
+    type: pb.TypeAction
+    fill: pb.FillAction
+    fill_form: pb.FillFormAction
+    press_key: pb.PressKeyAction
+    select: pb.SelectAction
+    check: pb.CheckAction
+    scroll: pb.ScrollAction
+    wait_for: pb.WaitForAction
+    extract: pb.ExtractAction
+    screenshot: pb.ScreenshotAction
+    tabs: pb.TabsAction
+    pdf: pb.PdfAction
+    drag: pb.DragAction
+    upload: pb.UploadAction
+    handle_dialog: pb.HandleDialogAction
+    download: pb.DownloadAction
+
+
+class Looking(TypedDict, total=False):
+    """How to look."""
+
+    scope: pb.ObserveScope.ValueType
+    token_budget: int
+    root: pb.Target
+    find: str
+    form_fields: bool
+
+
+class Locating(TypedDict, total=False):
+    """How an element is described."""
+
+    role: str
+    name: str
+    field: str
+    css: str
 
 
 class Blobs:
@@ -74,7 +120,7 @@ class Hands:
         """The tab that the session shows, for a look that does not pass through our own code."""
         return next(each for each in self.executor._sessions.live() if each.key[0] == self.run_id).tab.page  # pyright: ignore[reportPrivateUsage]
 
-    async def do(self, effect_class: EffectClass.ValueType | None = None, **action: Any) -> Outcome:
+    async def do(self, effect_class: EffectClass.ValueType | None = None, **action: Unpack[Doing]) -> Outcome:
         return await self.execute(self.action(effect_class, **action))
 
     async def execute(self, action: Action) -> Outcome:
@@ -85,24 +131,24 @@ class Hands:
         highest = max(action.effect_class for action in actions)
         return await self.execute(Action(effect_class=highest, batch=ActionBatch(actions=actions)))
 
-    def action(self, effect_class: EffectClass.ValueType | None = None, **action: Any) -> Action:
+    def action(self, effect_class: EffectClass.ValueType | None = None, **action: Unpack[Doing]) -> Action:
         default = READ if _ROUTINE & action.keys() else IDEMPOTENT
         return Action(effect_class=effect_class or default, browser=pb.BrowserAction(**action))
 
     async def go(self, path: str) -> Outcome:
         return await self.do(navigate=pb.NavigateAction(url=path if "://" in path else self.url + path))
 
-    async def look(self, **options: Any) -> pb.BrowserObservation:
+    async def look(self, **options: Unpack[Looking]) -> pb.BrowserObservation:
         return (await self.do(observe=pb.ObserveAction(**options))).browser.observation
 
-    async def click(self, effect_class: EffectClass.ValueType = IDEMPOTENT, **locator: Any) -> Outcome:
+    async def click(self, effect_class: EffectClass.ValueType = IDEMPOTENT, **locator: Unpack[Locating]) -> Outcome:
         return await self.do(effect_class, click=pb.ClickAction(target=located(**locator)))
 
     async def fill_form(self, values: Mapping[str, str]) -> Outcome:
         return await self.do(fill_form=pb.FillFormAction(fields=fields(values)))
 
 
-def located(**locator: Any) -> pb.Target:
+def located(**locator: Unpack[Locating]) -> pb.Target:
     return pb.Target(locator=pb.Locator(**locator))
 
 
@@ -115,9 +161,11 @@ def status(outcome: Outcome) -> str:
 
 
 @asynccontextmanager
-async def executing(directory: Path, **settings: Any) -> AsyncGenerator[BrowserExecutor]:
+async def executing(
+    directory: Path, *, executable: Path | None = None, idle_limit: float = 900.0
+) -> AsyncGenerator[BrowserExecutor]:
     clock = SystemClock()
     secrets = MappingSecrets({"password": Secret("hunter22"), "BOUND": Secret("only-there", ("elsewhere.example",))})
-    config = BrowserConfig(directory, **{"patience": 0.6, **settings})
+    config = BrowserConfig(directory, executable, patience=0.6, idle_limit=idle_limit)
     async with BrowserExecutor(config, secrets, clock, system_ids(clock)) as executor:
         yield executor

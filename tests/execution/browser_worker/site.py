@@ -1,4 +1,4 @@
-"""A small web site on loopback: pages by path, forms that remember what they were sent, a login, slow and broken answers."""
+"""A small web site on loopback: pages, forms that remember what they were sent, a login, slow and broken answers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from aiohttp import web
 
-from tests.execution.browser_worker.pages import PAGES
+_FOLDER: Final = Path(__file__).parent / "pages"
+_LONG: Final = "<!doctype html><title>Long</title>" + "".join(
+    f"<p>paragraph number{n} with some words</p><button>Button{n}</button>" for n in range(400)
+)
+
+
+def _pages() -> dict[str, str]:
+    """The pages by path: the files of pages/, and two that are made of others."""
+    pages = {f"/{file.stem}": file.read_text() for file in _FOLDER.glob("*.html")}
+    return pages | {"/long": _LONG, "/slow-form": pages["/form"].replace("action=/save", "action=/slow-save")}
 
 
 @dataclass
@@ -18,7 +28,7 @@ class Site:
     """What was asked of the site. `url` is 127.0.0.1, `other` the same site as localhost, which is another origin."""
 
     port: int = 0
-    pages: dict[str, str] = field(default_factory=lambda: dict(PAGES))
+    pages: dict[str, str] = field(default_factory=_pages)
     saved: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     asked: list[str] = field(default_factory=list[str])
     slow: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,6 +67,11 @@ class Site:
         self.saved.append({"name": part.filename, "text": part.file.read().decode()})
         raise web.HTTPFound("/saved")
 
+    async def strict(self, request: web.Request) -> web.Response:
+        """Gives the form back with what is wrong, as applications do: with status 200."""
+        said = '<ul class="errorlist"><li>Enter a valid email address.</li></ul><label>Email'
+        return web.Response(text=self.pages["/strict"].replace("<label>Email", said), content_type="text/html")
+
     async def log_in(self, request: web.Request) -> web.Response:
         answer = web.HTTPFound("/private")
         sent = await request.post()
@@ -86,6 +101,7 @@ async def serving() -> AsyncGenerator[Site]:
     application.router.add_post("/save", site.save)
     application.router.add_post("/slow-save", site.slow_save)
     application.router.add_post("/receive", site.receive)
+    application.router.add_post("/strict", site.strict)
     application.router.add_post("/login", site.log_in)
     application.router.add_get("/private", site.private)
     application.router.add_get("/broken", site.broken)

@@ -9,7 +9,7 @@ import pytest
 from skyagent.execution.v1 import browser_pb2 as pb
 from skyagent.execution.v1.action_pb2 import OUTCOME_STATUS_FAILED, OUTCOME_STATUS_OK, OUTCOME_STATUS_REFUSED
 from skyagent.execution.v1.effect_pb2 import EFFECT_DONE, EFFECT_NONE, EFFECT_UNKNOWN
-from tests.execution.browser_worker.hands import IDEMPOTENT, ONCE, READ, Hands, fields, located, status
+from tests.execution.browser_worker.hands import IDEMPOTENT, ONCE, READ, Hands, Locating, fields, located, status
 from tests.execution.browser_worker.site import Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -41,7 +41,7 @@ async def ref_of(hands: Hands, line: str) -> pb.Target:
         ({"role": "button", "name": "Deep"}, "OK"),
     ],
 )
-async def test_a_click_ends_with_what_the_element_allows(hands: Hands, locator: dict[str, str], expected: str) -> None:
+async def test_a_click_ends_with_what_the_element_allows(hands: Hands, locator: Locating, expected: str) -> None:
     await hands.go("/states")
     outcome = await hands.click(**locator)
     assert status(outcome) == expected, outcome.message
@@ -121,6 +121,18 @@ async def test_nothing_is_clicked_when_a_field_does_not_hold_what_was_approved(h
     assert (status(outcome), outcome.effect, site.saved) == ("UNEXPECTED_STATE", EFFECT_NONE, [])
     assert [each.matches for each in outcome.browser.fields] == [True, False]
     assert "customer holds 'ACME', wanted 'Mallory'" in outcome.message
+
+
+async def test_a_form_that_comes_back_tells_what_is_wrong_with_which_field(hands: Hands) -> None:
+    await hands.go("/strict")
+    wanted = {"email": "nobody", "name": "Ada"}
+    await hands.fill_form(wanted)
+    save = pb.ClickAction(target=located(role="button", name="Save"), expect=fields(wanted), expect_navigation=True)
+    outcome = await hands.do(ONCE, click=save)
+    assert [(each.label, each.error) for each in outcome.browser.fields] == [
+        ("email", "Enter a valid email address."),
+        ("name", ""),
+    ]
 
 
 async def test_a_form_that_the_browser_holds_back_is_said_to_have_had_no_effect(hands: Hands, site: Site) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from execution.browser_worker import BrowserExecutor
+from execution.browser_worker.cdp import open_cdp
 from infra.processes import ProcessId, alive, process_id, write_pidfile
 from skyagent.execution.v1 import browser_pb2 as pb
 from skyagent.execution.v1.action_pb2 import OUTCOME_STATUS_CANCELLED
@@ -148,8 +149,8 @@ async def test_a_page_whose_process_dies_is_loaded_again(hands: Hands) -> None:
 
 
 async def crash(hands: Hands, crashed: asyncio.Event) -> None:
-    session = await hands.page.context.new_cdp_session(hands.page)
-    sending = asyncio.ensure_future(session.send("Page.crash"))
+    session = await open_cdp(hands.page.context, hands.page)
+    sending = asyncio.ensure_future(session.send("Page.crash", {}))
     await crashed.wait()
     sending.cancel()
 
@@ -196,7 +197,7 @@ async def test_a_killed_worker_leaves_no_process_and_its_successor_is_still_logg
 ) -> None:
     worker = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WORKER, str(tmp_path / "browser"), site.url,
-        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )  # fmt: skip
     assert worker.stdout
     chromium = int(await worker.stdout.readline())

@@ -47,6 +47,20 @@ async def test_a_redirect_to_a_host_out_of_bounds_never_leaves(hands: Hands, sit
     assert not [asked for asked in site.asked if asked.startswith("localhost")]
 
 
+async def test_a_redirect_in_a_frame_to_a_host_out_of_bounds_never_leaves(hands: Hands, site: Site) -> None:
+    site.asked.clear()
+    outcome = await hands.go("/framed-away")
+    assert "framed-text" in outcome.browser.observation.text
+    assert not [asked for asked in site.asked if asked.startswith("localhost")]
+
+
+async def test_a_tab_that_a_page_opens_on_a_host_out_of_bounds_stays_empty(hands: Hands, site: Site) -> None:
+    site.asked.clear()
+    await hands.go("/popup")
+    await hands.click(role="link", name="Open elsewhere")
+    assert not [asked for asked in site.asked if asked.startswith("localhost")]
+
+
 @pytest.mark.parametrize("link", ["Leave", "Go away"])
 async def test_a_link_to_a_host_out_of_bounds_goes_nowhere(hands: Hands, site: Site, link: str) -> None:
     site.asked.clear()

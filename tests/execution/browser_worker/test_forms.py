@@ -162,6 +162,13 @@ async def test_a_secret_that_a_page_repeats_is_scrubbed(hands: Hands) -> None:
     assert "{{secret:password}}" in text
 
 
+async def test_a_secret_that_a_page_repeats_is_dots_in_pictures(hands: Hands) -> None:
+    await hands.go("/echo")
+    await hands.fill_form({"word": "{{secret:password}}"})
+    masked = "getComputedStyle(document.getElementById('out')).webkitTextSecurity"
+    assert await hands.page.evaluate(masked) == "disc"
+
+
 async def test_a_secret_of_another_host_is_refused(hands: Hands) -> None:
     await hands.go("/form")
     outcome = await hands.fill_form({"customer": "{{secret:bound}}"})

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from execution.browser_worker import cdp, document, observe
 from skyagent.execution.v1 import browser_pb2 as pb
 from tests.execution.browser_worker.hands import Hands, located, status
 from tests.execution.browser_worker.site import Site
@@ -139,6 +140,27 @@ async def test_open_shadow_roots_and_slots_are_read(hands: Hands) -> None:
     await hands.go("/shadow")
     text = (await hands.look()).text
     for mark in ("shadow-title", "slotted-text", '"Inside shadow"', '"Shadow button"'):
+        assert mark in text
+
+
+async def test_an_observation_is_one_round_trip(hands: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    await hands.go("/form")
+    sent: list[str] = []
+
+    async def counted(cdp: cdp.Cdp, method: str, parameters: cdp.Record | None = None) -> cdp.Record:
+        sent.append(method)
+        return await cdp.send(method, parameters or {})
+
+    tab = hands.executor._sessions.live()[-1].tab  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(document, "send", counted)
+    await observe.look(tab, whole=True)
+    assert sent == ["Runtime.callFunctionOn"]
+
+
+async def test_a_page_that_names_its_fields_like_properties_is_still_read(hands: Hands) -> None:
+    await hands.go("/clobbered")
+    text = (await hands.look()).text
+    for mark in ("before-form", "after-form", '"Still here"'):
         assert mark in text
 
 

@@ -15,10 +15,22 @@ from execution.browser_worker.values import agrees, day, number, typed
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        ("1200", "1200"), ("1,200.50", "1200.50"), ("1.200,50", "1200.50"), ("1 200", "1200"), ("-3.5", "-3.5"), ("12,5", "12.5"),
-        ("1.234.567", "1234567"), ("0.5", "0.5"), ("007", None), ("1,2,3", None), ("", None), ("1e3", None), ("12 apples", None), ("1,200", "1200"),
+        ("1200", "1200"),
+        ("1,200.50", "1200.50"),
+        ("1.200,50", "1200.50"),
+        ("1 200", "1200"),
+        ("-3.5", "-3.5"),
+        ("12,5", "12.5"),
+        ("1.234.567", "1234567"),
+        ("0.5", "0.5"),
+        ("007", None),
+        ("1,2,3", None),
+        ("", None),
+        ("1e3", None),
+        ("12 apples", None),
+        ("1,200", "1200"),
     ],
-)  # fmt: skip
+)
 def test_a_number_is_what_the_text_surely_means(text: str, meant: str | None) -> None:
     assert number(text) == (None if meant is None else Decimal(meant))
 
@@ -26,11 +38,18 @@ def test_a_number_is_what_the_text_surely_means(text: str, meant: str | None) ->
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        ("2026-12-31", date(2026, 12, 31)), ("31.12.2026", date(2026, 12, 31)), ("12/31/2026", date(2026, 12, 31)),
-        ("31/12/2026", date(2026, 12, 31)), ("03/03/2026", date(2026, 3, 3)), ("03/04/2026", None), ("31 Dec 2026", date(2026, 12, 31)),
-        ("December 31, 2026", date(2026, 12, 31)), ("2026-02-30", None), ("soon", None),
+        ("2026-12-31", date(2026, 12, 31)),
+        ("31.12.2026", date(2026, 12, 31)),
+        ("12/31/2026", date(2026, 12, 31)),
+        ("31/12/2026", date(2026, 12, 31)),
+        ("03/03/2026", date(2026, 3, 3)),
+        ("03/04/2026", None),
+        ("31 Dec 2026", date(2026, 12, 31)),
+        ("December 31, 2026", date(2026, 12, 31)),
+        ("2026-02-30", None),
+        ("soon", None),
     ],
-)  # fmt: skip
+)
 def test_a_day_is_what_the_text_surely_means(text: str, meant: date | None) -> None:
     assert day(text) == meant
 
@@ -38,14 +57,25 @@ def test_a_day_is_what_the_text_surely_means(text: str, meant: date | None) -> N
 @pytest.mark.parametrize(
     ("kind", "wanted", "found", "matches"),
     [
-        ("text", "1200", "1200.00", True), ("text", "1,200.00", "1200", True), ("text", "007", "7", False), ("text", "a", "A", False),
-        ("text", " padded ", "padded", True), ("number", "1200", "1200.5", False), ("date", "31.12.2026", "2026-12-31", True),
-        ("text", "2026-12-31", "31.12.2026", True), ("time", "2:30 pm", "14:30", True), ("checkbox", "yes", "true", True),
-        ("checkbox", "no", "true", False), ("checkbox", "", "false", True), ("select", "credit NOTE", "Credit note", True),
-        ("select", "Bill", "Credit note", False), ("radio", "High:", "High", True), ("textarea", "a\r\nb", "a\nb", True),
+        ("text", "1200", "1200.00", True),
+        ("text", "1,200.00", "1200", True),
+        ("text", "007", "7", False),
+        ("text", "a", "A", False),
+        ("text", " padded ", "padded", True),
+        ("number", "1200", "1200.5", False),
+        ("date", "31.12.2026", "2026-12-31", True),
+        ("text", "2026-12-31", "31.12.2026", True),
+        ("time", "2:30 pm", "14:30", True),
+        ("checkbox", "yes", "true", True),
+        ("checkbox", "no", "true", False),
+        ("checkbox", "", "false", True),
+        ("select", "credit NOTE", "Credit note", True),
+        ("select", "Bill", "Credit note", False),
+        ("radio", "High:", "High", True),
+        ("textarea", "a\r\nb", "a\nb", True),
         ("datetime-local", "2026-12-31 14:30", "2026-12-31T14:30", True),
     ],
-)  # fmt: skip
+)
 def test_a_reading_agrees_when_a_person_would_say_so(kind: str, wanted: str, found: str, *, matches: bool) -> None:
     assert agrees(kind, wanted, found) is matches
 

@@ -1,0 +1,39 @@
+"""The browser kind as a worker opens it: from settings and the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from execution.browser_worker import executor
+from infra.clock import SystemClock
+from infra.settings import EgressSettings, Settings
+from skyagent.execution.v1.worker_service_pb2 import Capabilities
+from tests.execution.browser_worker.hands import Hands, status
+from tests.execution.browser_worker.site import serving
+
+
+def environment_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_what_it_can_do_are_actions_of_the_contract(tmp_path: Path) -> None:
+    browser = executor(Settings(data_dir=tmp_path), tmp_path, clock=SystemClock())
+    assert Capabilities(kind=browser.kind, actions=browser.actions()).actions[0] == "browser.navigate/1"
+    assert len(set(browser.actions())) == 22
+
+
+async def test_settings_name_hosts_for_every_mission_and_the_environment_names_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKYAGENT_SECRET_WORD", "open sesame")
+    settings = Settings(data_dir=tmp_path, egress=EgressSettings(allow=("127.0.0.1",)))
+    async with serving() as site, executor(settings, tmp_path / "worker", clock=SystemClock()) as browser:
+        hands = Hands(browser, site.url, hosts=())
+        await hands.go("/echo")
+        filled = await hands.fill_form({"word": "{{secret:word}}"})
+        environment = environment_of(browser.inventory().processes[0].pid)
+    assert (status(filled), filled.browser.fields[0].matches) == ("OK", True)
+    assert b"open sesame" not in environment
+    assert b"SKYAGENT_MARKER" in environment

@@ -15,7 +15,7 @@ FOLDER = Path("build/bench")
 
 @dataclass(frozen=True)
 class Aim:
-    """What a figure should reach; `least` is the smallest good value, or None when there is no aim."""
+    """What a figure should reach: at least `least`, or None when it is only told."""
 
     figure: str
     least: float | None = None

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -204,7 +205,8 @@ class Writer:
             yield from zip(members, handler.apply(self._driver, [member.item for member in members]), strict=True)
 
     def _settle_in_loop(self, answers: Sequence[_Answer]) -> None:
-        self._loop.call_soon_threadsafe(self._settle, answers)
+        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            self._loop.call_soon_threadsafe(self._settle, answers)
 
     def _settle(self, answers: Sequence[_Answer]) -> None:
         for write, answer in answers:

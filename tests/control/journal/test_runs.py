@@ -31,8 +31,10 @@ async def test_a_new_run_has_its_first_events_and_no_owner(world: World) -> None
 async def test_the_same_creation_again_returns_the_run_that_exists(world: World) -> None:
     new = world.new_run()
     await world.journal.create_run(new)
-    await world.journal.claim(world.node, fold_version=1, limit=1)
-    assert (await world.journal.create_run(new)).epoch == 1
+    (owned,) = await world.journal.claim(world.node, fold_version=1, limit=1)
+    written = await world.journal.append(world.result(owned))
+    again = await world.journal.create_run(new)
+    assert (again.epoch, again.head_seq) == (1, written.seq)
 
 
 async def test_the_same_request_of_a_tenant_creates_one_run(world: World) -> None:

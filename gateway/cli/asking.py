@@ -6,7 +6,9 @@ import asyncio
 import sys
 
 from rich.console import Console
+from rich.text import Text
 
+from gateway.cli.output import plain
 from skyagent.run.v1 import state_pb2 as st
 
 YES = frozenset({"y", "yes"})
@@ -19,16 +21,16 @@ def somebody_is_there() -> bool:
 
 def show_question(console: Console, approval: st.ApprovalRecord) -> None:
     """What will happen, why it is asked, and what the answer binds."""
-    console.print(f"\n[bold yellow]A person is asked[/bold yellow]  {approval.summary}")
+    console.print(Text("\nA person is asked  ", "bold yellow").append_text(plain(approval.summary, "default")))
     for reason in approval.reasons:
-        console.print(f"  why     {reason}")
-    console.print(f"  policy  {', '.join(approval.policy_ids)}", style="dim")
-    console.print(f"  action  {approval.action_digest}", style="dim")
+        console.print(Text("  why     ").append_text(plain(reason)))
+    console.print(plain(f"  policy  {', '.join(approval.policy_ids)}", "dim"))
+    console.print(plain(f"  action  {approval.action_digest}", "dim"))
 
 
 async def yes_or_no(console: Console, question: str) -> bool:
     """One line from the terminal; anything but y or yes is no. It can be cancelled, unlike input()."""
-    console.print(f"{question} [y/N] ", end="")
+    console.print(Text(f"{question} [y/N] "), end="")
     return (await _line()).strip().lower() in YES
 
 

@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from gateway.cli.exits import Exit
-from gateway.cli.output import machine_readable, print_json, print_list
+from gateway.cli.output import machine_readable, plain, print_json, print_list
 from gateway.cli.runs import Json
 from gateway.cli.session import perform
 from gateway.client import Services, connected
@@ -61,5 +62,7 @@ async def _all(services: Services) -> AsyncGenerator[str]:
             return
 
 
-def _word(found: api.VerifyRunResponse) -> str:
-    return "[green]intact[/green]" if found.intact else f"[red]event {found.first_bad_seq}: {found.detail}[/red]"
+def _word(found: api.VerifyRunResponse) -> Text:
+    if found.intact:
+        return Text("intact", "green")
+    return plain(f"event {found.first_bad_seq}: {found.detail}", "red")

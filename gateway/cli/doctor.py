@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.exits import Exit
-from gateway.cli.output import console, machine_readable, print_json
+from gateway.cli.output import console, machine_readable, plain, print_json
 from gateway.doctor import Health, examine
 from infra.settings import load_settings
 
@@ -29,8 +29,10 @@ def run(
             print_json(asdict(finding))
             continue
         colour = COLOURS[finding.health]
-        console.print(f"[{colour}]{finding.health.value:<5}[/{colour}]{finding.subject:<17}{finding.detail}")
+        console.print(
+            plain(f"{finding.health.value:<5}", colour).append(f"{finding.subject:<17}{finding.detail}", "default")
+        )
         if finding.fix:
-            console.print(f"     fix: {finding.fix}", style="dim")
+            console.print(plain(f"     fix: {finding.fix}", "dim"))
     if ill:
         raise typer.Exit(Exit.FAILED)

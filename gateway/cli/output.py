@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 console = Console(highlight=False)
 
@@ -32,8 +33,13 @@ def print_message(message: Message) -> None:
     print_json(MessageToDict(message))
 
 
+def plain(text: str, style: str = "") -> Text:
+    """Text that others wrote, for a terminal: what would move its cursor or pass as markup is only shown."""
+    return Text("".join(character if character.isprintable() else " " for character in text), style)
+
+
 def print_list(
-    messages: Iterable[Message], columns: Sequence[str], rows: Iterable[Sequence[str]], *, json_lines: bool
+    messages: Iterable[Message], columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, json_lines: bool
 ) -> None:
     """Messages as lines, or their rows as a table."""
     if machine_readable(json_lines=json_lines):
@@ -44,7 +50,7 @@ def print_list(
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in row))
     console.print(table if table.row_count else "[dim]nothing yet[/dim]")
 
 
@@ -55,8 +61,8 @@ def when(time: Timestamp) -> str:
     return datetime.fromtimestamp(time.seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def phase(name: str) -> str:
+def phase(name: str) -> Text:
     """RUN_PHASE_SUCCEEDED as "succeeded", coloured."""
     word = name.removeprefix("RUN_PHASE_").lower()
     colour = {"succeeded": "green", "failed": "red", "running": "cyan", "waiting": "yellow"}.get(word, "default")
-    return f"[{colour}]{word}[/{colour}]"
+    return Text(word, colour)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import grpc
 import typer
+from rich.text import Text
 
 from control.core.run import RunFold
 from gateway.cli.asking import somebody_is_there
@@ -93,8 +94,8 @@ async def _list(request: api.ListRunsRequest, *, json_lines: bool) -> None:
     print_list(runs, COLUMNS, [_row(run) for run in runs], json_lines=json_lines)
 
 
-def _row(run: api.RunSummary) -> tuple[str, ...]:
-    waiting = f"[yellow]{run.waiting_for_person}[/yellow]" if run.waiting_for_person else ""
+def _row(run: api.RunSummary) -> tuple[str | Text, ...]:
+    waiting = Text(str(run.waiting_for_person or ""), "yellow")
     goal = run.goal.split("\n")[0][:GOAL_WIDTH]
     doing = run.blocked_reason or run.current_step or run.summary
     return (

@@ -53,8 +53,8 @@ class Lines:
 class Terminal:
     """A tree that is redrawn in place, as often as an eye can follow."""
 
-    def __init__(self, live: Live) -> None:
-        self._live = live
+    def __init__(self) -> None:
+        self._live = _started()
         self._lost = False
 
     def event(self, event: ev.RunEvent, folded: RunFold) -> None:
@@ -70,8 +70,13 @@ class Terminal:
         try:
             yield
         finally:
-            self._live.start()
+            # A new one below: the old one would redraw itself over the question and its answer.
+            self._live = _started()
             self._draw(folded)
+
+    def close(self) -> None:
+        """Leaves the last view standing."""
+        self._live.stop()
 
     def _draw(self, folded: RunFold) -> None:
         # The view is made when it is drawn, not for each of the hundreds of events of a second.
@@ -92,5 +97,14 @@ def screen(*, json_lines: bool) -> Generator[Screen]:
     if json_lines:
         yield Lines()
         return
-    with Live(console=console, refresh_per_second=REFRESH_PER_SECOND, vertical_overflow="ellipsis") as live:
-        yield Terminal(live)
+    terminal = Terminal()
+    try:
+        yield terminal
+    finally:
+        terminal.close()
+
+
+def _started() -> Live:
+    live = Live(console=console, refresh_per_second=REFRESH_PER_SECOND, vertical_overflow="ellipsis")
+    live.start()
+    return live

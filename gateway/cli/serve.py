@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from control.services import SERVICES
+from control.services import ALL
 from gateway.cli.session import perform
 from infra.errors import InvalidArgument, Violation
 from infra.log import configure_logging
@@ -25,10 +25,10 @@ def run(names: Annotated[list[str], typer.Argument(help="Services of the control
 
 
 def _chosen(names: list[str]) -> tuple[Service, ...]:
-    unknown = [name for name in names if name not in SERVICES and name != "all"]
+    unknown = [name for name in names if name not in ALL and name != "all"]
     if unknown:
         raise InvalidArgument(
-            Violation("NAME", f"{unknown[0]!r} is no service; choose from: all, {', '.join(SERVICES)}"),
+            Violation("NAME", f"{unknown[0]!r} is no service; choose from: all, {', '.join(ALL)}"),
             reason="UNKNOWN_SERVICE",
         )
-    return tuple(SERVICES.values()) if "all" in names else tuple(SERVICES[name] for name in names)
+    return tuple(ALL.values()) if "all" in names else tuple(ALL[name] for name in names)

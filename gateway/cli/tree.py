@@ -13,6 +13,7 @@ from rich.tree import Tree
 from control.core.run import RunFold
 from control.core.summary import current_step
 from gateway.cli.outcome import ended, pending
+from gateway.cli.output import plain
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 
@@ -37,6 +38,7 @@ PHASE_COLOURS = {
 # A tree taller than a screen cannot be redrawn in place: what is done is folded into one line.
 MAX_RECORDS = 8
 BAR_WIDTH = 32
+GOAL_WIDTH = 100
 
 
 def run_view(folded: RunFold, *, link_lost: bool = False) -> RenderableType:
@@ -46,9 +48,9 @@ def run_view(folded: RunFold, *, link_lost: bool = False) -> RenderableType:
     if records:
         parts.append(_progress(records))
     parts.append(_tree(folded))
-    parts.extend(Text(f"  ⏸ {approval.summary}", "yellow") for approval in pending(folded.state))
+    parts.extend(plain(f"  ⏸ {approval.summary}", "yellow") for approval in pending(folded.state))
     if folded.state.blocked_detail and not ended(folded.state):
-        parts.append(Text(f"  {folded.state.blocked_detail}", "yellow"))
+        parts.append(plain(f"  {folded.state.blocked_detail}", "yellow"))
     if link_lost:
         parts.append(Text("  the connection is lost; the run goes on, connecting again …", "yellow"))
     parts.append(_footer(folded))
@@ -62,9 +64,7 @@ def phase_word(phase: ev.RunPhase.ValueType) -> str:
 
 def _header(state: st.RunState) -> Text:
     colour = PHASE_COLOURS.get(state.phase, "cyan")
-    text = Text.assemble(
-        (phase_word(state.phase), f"bold {colour}"), "  ", (state.spec.goal.split("\n")[0][:100], "bold")
-    )
+    text = Text.assemble((phase_word(state.phase), f"bold {colour}"), "  ", plain(state.spec.goal[:GOAL_WIDTH], "bold"))
     return text.append(f"  {state.run_id}{'  dry run' if state.spec.dry_run else ''}", "dim")
 
 
@@ -80,25 +80,22 @@ def _progress(records: list[st.NodeRecord]) -> Table:
 def _tree(folded: RunFold) -> Tree:
     tree = Tree("", hide_root=True, guide_style="dim")
     for phase in folded.children(""):
-        branch = tree.add(_label(phase))
-        for line in _below(folded, phase):
-            branch.add(line)
+        _grow(tree.add(_label(phase)), folded, phase)
     return tree
 
 
-def _below(folded: RunFold, phase: st.NodeRecord) -> Iterator[Text]:
+def _grow(branch: Tree, folded: RunFold, phase: st.NodeRecord) -> None:
     """What is under way or went wrong; the rest as a count."""
     children = [child for child in folded.children(phase.node.node_id) if not child.node.step.probe_of]
     quiet = (ev.NODE_STATE_SUCCEEDED, ev.NODE_STATE_PENDING)
     told = [child for child in children if child.state not in quiet]
-    waiting = sum(child.state == ev.NODE_STATE_PENDING for child in children)
-    if phase.state == ev.NODE_STATE_SUCCEEDED and not told:
-        return
     for child in told[-MAX_RECORDS:]:
-        yield _label(child)
-        yield from (Text("  ").append_text(_label(step)) for step in _active_steps(folded, child))
-    if waiting:
-        yield Text(f"· {waiting} to come", "dim")
+        leaf = branch.add(_label(child))
+        for step in _active_steps(folded, child):
+            leaf.add(_label(step))
+    waiting = sum(child.state == ev.NODE_STATE_PENDING for child in children)
+    if waiting and (told or phase.state == ev.NODE_STATE_RUNNING):
+        branch.add(Text(f"· {waiting} to come", "dim"))
 
 
 def _active_steps(folded: RunFold, record: st.NodeRecord) -> list[st.NodeRecord]:
@@ -109,29 +106,30 @@ def _active_steps(folded: RunFold, record: st.NodeRecord) -> list[st.NodeRecord]
 
 def _label(record: st.NodeRecord) -> Text:
     mark, colour = MARKS.get(record.state, ("·", "dim"))
-    text = Text.assemble((mark, colour), " ", record.node.title)
+    text = Text.assemble((mark, colour), " ", plain(record.node.title))
     if record.attempts and len(record.attempts) > 1:
         text.append(f"  attempt {len(record.attempts)}", "dim")
     if record.restarts:
         text.append(f"  started again {record.restarts}×", "dim")
     if record.reason and record.state in (ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED, ev.NODE_STATE_UNCERTAIN):
-        text.append(f"  {record.reason}", colour)
+        text.append_text(plain(f"  {record.reason}", colour))
     return text
 
 
 def _footer(folded: RunFold) -> Text:
-    counts = folded.state.counts
-    figures = (
-        (counts.attempts, "attempts"),
-        (counts.lost_attempts, "lost and recovered"),
-        (counts.takeovers, "takeovers"),
-        (counts.false_successes, "false successes caught"),
-        (counts.uncertain, "uncertain"),
-        (counts.approvals, "questions asked"),
-        (counts.model_calls, "model calls"),
-    )
-    told = ", ".join(f"{number} {name}" for number, name in figures if number)
-    if ended(folded.state):
-        return Text(f"  {folded.state.summary}\n  {told}" if told else f"  {folded.state.summary}")
-    step = current_step(folded)
-    return Text(f"  {step}\n  {told}" if step else f"  {told}", "dim")
+    text = plain(f"  {folded.state.summary}" if ended(folded.state) else f"  {current_step(folded)}", "default")
+    return text.append(f"\n  {', '.join(_figures(folded.state.counts))}", "dim")
+
+
+def _figures(counts: st.RunCounts) -> Iterator[str]:
+    for number, one, many in (
+        (counts.attempts, "attempt", "attempts"),
+        (counts.lost_attempts, "lost and recovered", "lost and recovered"),
+        (counts.takeovers, "takeover", "takeovers"),
+        (counts.false_successes, "false success caught", "false successes caught"),
+        (counts.uncertain, "uncertain", "uncertain"),
+        (counts.approvals, "question asked", "questions asked"),
+        (counts.model_calls, "model call", "model calls"),
+    ):
+        if number:
+            yield f"{number} {one if number == 1 else many}"

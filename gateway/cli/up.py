@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from gateway.cli.exits import Exit
 from gateway.cli.session import perform
@@ -84,7 +85,7 @@ def _tell(part: Part) -> None:
     port = f"  port {part.port}" if part.port and part.state is State.READY else ""
     again = f"  start {part.restarts + 1}" if part.restarts else ""
     pid = f"  pid {part.pid}" if part.pid else ""
-    detail = f"  {part.detail}" if part.detail else ""
+    detail = f"  {escape(part.detail)}" if part.detail else ""
     console.print(f"[{colour}]{part.state.value:<10}[/{colour}] {part.name}{pid}{port}{again}{detail}")
 
 

@@ -12,7 +12,7 @@ from control.core.run import RunFold
 from gateway.cli.asking import show_question, yes_or_no
 from gateway.cli.exits import Exit
 from gateway.cli.outcome import exit_of_run, pending
-from gateway.cli.output import console, print_json
+from gateway.cli.output import console, plain, print_json
 from gateway.cli.screen import Screen, screen
 from gateway.cli.tree import phase_word
 from gateway.client import Services
@@ -44,7 +44,7 @@ class Watch:
     ids: Ids
     answers: Answers
     folded: RunFold = field(default_factory=RunFold)
-    asked: set[str] = field(default_factory=set[str])
+    asked: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, asyncio.Task[None]])
 
     async def to_the_end(self, *, json_lines: bool) -> Exit:
         """Until the run ends, or can only go on by a person whom nobody here speaks for."""
@@ -75,12 +75,18 @@ class Watch:
         """Puts new questions to whoever answers them; whether the run waits for somebody who is not here."""
         state = self.folded.state
         if self.answers is not Answers.NOBODY:
-            for approval in pending(state):
-                if approval.approval_id not in self.asked:
-                    self.asked.add(approval.approval_id)
-                    questions.create_task(self._answer(approval, shown))
+            self._put_questions(shown, questions)
             return False
         return state.phase == ev.RUN_PHASE_WAITING and await self._is_head()
+
+    def _put_questions(self, shown: Screen, questions: asyncio.TaskGroup) -> None:
+        waiting = {approval.approval_id: approval for approval in pending(self.folded.state)}
+        for approval_id, approval in waiting.items():
+            if approval_id not in self.asked:
+                self.asked[approval_id] = questions.create_task(self._answer(approval, shown))
+        for approval_id, question in self.asked.items():
+            if approval_id not in waiting:
+                question.cancel()  # answered elsewhere, or too late
 
     async def _is_head(self) -> bool:
         """Whether what we folded is how the run stands now, not a moment of its past."""
@@ -97,11 +103,8 @@ class Watch:
         if self.answers is Answers.PERSON:
             with shown.quiet(self.folded):
                 show_question(console, approval)
-                granted = await self._person_or_elsewhere(approval)
+                granted = await yes_or_no(console, "Approve this once?")
         await self._decide(approval, granted=granted)
-
-    async def _person_or_elsewhere(self, approval: st.ApprovalRecord) -> bool:
-        return await yes_or_no(console, "Approve this once?")
 
     async def _decide(self, approval: st.ApprovalRecord, *, granted: bool) -> None:
         decision = ev.APPROVAL_STATE_GRANTED if granted else ev.APPROVAL_STATE_DENIED
@@ -117,7 +120,7 @@ class Watch:
         except grpc.aio.AioRpcError as error:
             if error.code() not in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED):
                 raise
-            console.print(f"[yellow]answered already, or too late: {error.details()}[/yellow]")
+            console.print(plain(f"answered already, or too late: {error.details()}", "yellow"))
 
     def _conclude(self, code: Exit, *, json_lines: bool) -> None:
         state = self.folded.state
@@ -133,7 +136,11 @@ class Watch:
                     }
                 }
             )
-        elif code is Exit.WAITS_FOR_PERSON:
+            return
+        if state.artifacts:
+            names = ", ".join(artifact.name for artifact in state.artifacts)
+            console.print(plain(f"  files: {names}; `skyagent artifacts ls --run {self.run_id}`", "dim"))
+        if code is Exit.WAITS_FOR_PERSON:
             waiting = ", ".join(approval.approval_id for approval in pending(state)) or state.blocked_detail
             console.print(f"{phase_word(state.phase)}: `skyagent approvals approve {waiting}` answers, then "
                           f"`skyagent runs watch {self.run_id}` goes on watching")  # fmt: skip

@@ -71,10 +71,8 @@ def _access_log() -> Json:
             "comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "skyagent.log.status"}}
         }
     }
-    return {
-        **_stdout(),
-        "filter": {"or_filter": {"filters": [failed, {"grpc_status_filter": {"statuses": list(FAILED)}}]}},
-    }
+    told: Json = {"or_filter": {"filters": [failed, {"grpc_status_filter": {"statuses": list(FAILED)}}]}}
+    return {**_stdout(), "filter": {"and_filter": {"filters": [{"not_health_check_filter": {}}, told]}}}
 
 
 def _stdout() -> dict[str, Json]:

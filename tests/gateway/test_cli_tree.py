@@ -92,10 +92,16 @@ def test_text_from_a_page_is_no_markup() -> None:
     assert "[bold]not bold[/bold]" in shown(state)
 
 
+def test_text_from_a_page_cannot_move_the_cursor() -> None:
+    state = records(0, 1)
+    state.spec.goal = "innocent\x1b[2J\x1b]0;title\x07\nsecond line"
+    assert not [character for character in shown(state) if ord(character) < 32 and character != "\n"]
+
+
 def test_the_end_says_what_was_done_and_survived() -> None:
     state = records(12, 12)
     state.phase, state.summary = ev.RUN_PHASE_SUCCEEDED, "12 records entered and seen in the application"
     state.counts.lost_attempts, state.counts.false_successes = 2, 1
     text = shown(state)
     assert "12 records entered and seen" in text
-    assert "2 lost and recovered, 1 false successes caught" in text
+    assert "2 lost and recovered, 1 false success caught" in text

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from execution.attempts import State
 from execution.blobs import Spool, Store
 from execution.committer import Committer, committing
 from execution.executor import Executor
@@ -231,7 +232,8 @@ def _introduction(executor: Executor, settings: WorkerSettings, incarnation_id: 
 async def _swept_spool(folder: Path, journal: Committer) -> Spool:
     """The spool without what a former process stored for attempts of which nothing is left to be delivered."""
     spool = Spool(folder)
-    spool.sweep([record.key for record in await journal.submit(Journal.unreleased)])
+    held = await journal.submit(Journal.unreleased)
+    spool.sweep([record.key for record in held if record.state is State.DONE])
     return spool
 
 

@@ -19,6 +19,7 @@ from skyagent.execution.v1 import worker_service_pb2 as pb
 from skyagent.execution.v1.action_pb2 import BatchResult, Outcome
 from tests.execution.actors import Actor, Immediate, done, settings, working
 from tests.execution.control_plane import ControlPlane, assign, control_plane, noop, step_key, ulid
+from tests.execution.processes import Site
 
 LARGE = bytes(range(256)) * 4096
 KEY = AttemptKey(ulid(1), ulid(1), 1)
@@ -153,6 +154,21 @@ async def test_letting_go_of_one_attempt_leaves_the_same_bytes_of_another(tmp_pa
     await spool.drop(KEY)
     assert await spool.get(KEY, digest) is None
     assert await spool.get(other, digest) == b"seen"
+
+
+@pytest.mark.parametrize(("joint", "kept"), [("effect", 0), ("journalled", 1)])
+async def test_a_start_clears_away_evidence_that_no_outcome_names(
+    plane: ControlPlane, tmp_path: Path, joint: str, kept: int
+) -> None:
+    site = Site(tmp_path)
+    async with site.worker(plane.address, crash_at=joint) as worker:
+        link = await plane.meet()
+        link.assign(assign())
+        await worker.exit_code()
+    assert len(spooled(site.data_dir)) == 1
+    async with site.worker(plane.address):
+        await plane.meet()
+        assert len(spooled(site.data_dir)) == kept
 
 
 async def test_a_sweep_keeps_what_is_still_to_be_delivered(tmp_path: Path) -> None:

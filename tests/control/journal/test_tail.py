@@ -15,6 +15,12 @@ async def take(tail: AsyncGenerator[StoredEvent], count: int) -> list[int]:
         return [(await anext(tail)).seq for _ in range(count)]
 
 
+@pytest.fixture(autouse=True)
+def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll would hide a wake that never came."""
+    monkeypatch.setattr(tail_module, "POLL_SECONDS", 3600.0)
+
+
 def tail_from(hub: Hub, world: World, run_id: str) -> AsyncGenerator[StoredEvent]:
     """A tail that hears of new events from another hub than the journal tells."""
 

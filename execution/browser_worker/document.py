@@ -28,7 +28,8 @@ def page_script() -> str:
     """The files of page/ as one function that leaves the functions which we call."""
     folder = files("execution.browser_worker").joinpath("page")
     parts = "\n".join(folder.joinpath(name).read_text("utf-8") for name in _PARTS)
-    left = f"globalThis.__skyagent = {{ {', '.join(_CALLED)} }};"
+    afresh = "call => (...values) => { labelIndex.clear(); return call(...values); }"
+    left = f"globalThis.__skyagent = mapped({{ {', '.join(_CALLED)} }}, {afresh});"
     return f"(() => {{\nif (globalThis.__skyagent) return;\n{parts}\n{left}\n}})()"
 
 

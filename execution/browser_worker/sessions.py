@@ -85,10 +85,10 @@ class Session:
         self.active = len(self.tabs) - 1
         return tab
 
-    async def watch(self, page: Page) -> Tab:
+    async def watch(self, page: Page, *, unattended: bool = False) -> Tab:
         """A page as a tab that is not in the list."""
         tab = Tab(page, self._config, self._clock, self.numbers)
-        await tab.open(self._refusal)
+        await tab.open(self._refusal, unattended=unattended)
         return tab
 
     def _refusal(self, url: str) -> str:

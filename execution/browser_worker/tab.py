@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from playwright.async_api import Dialog, Download, Page
 from playwright.async_api import Error as PlaywrightError
@@ -41,9 +42,11 @@ class Tab:
         self._config = config
         self._clock = clock
         self._refusal: Callable[[str], str] = lambda _: ""
+        self._unattended = False
 
-    async def open(self, refusal: Callable[[str], str]) -> None:
-        """Begins to watch; `refusal` says why an address may not be opened."""
+    async def open(self, refusal: Callable[[str], str], *, unattended: bool = False) -> None:
+        """Begins to watch; `refusal` says why an address may not be opened. Unattended: dialogs are dismissed."""
+        self._unattended = unattended
         self._refusal = refusal
         self.page.on("dialog", self._dialog_opened)
         self.page.on("download", self._downloaded)
@@ -85,7 +88,11 @@ class Tab:
             # The request went away with its page.
             return
 
-    def _dialog_opened(self, dialog: Dialog) -> None:
+    async def _dialog_opened(self, dialog: Dialog) -> None:
+        if self._unattended:
+            with suppress(PlaywrightError):
+                await dialog.dismiss()
+            return
         self.dialog = dialog
         self.dialog_opened.set()
         self.network.stir()

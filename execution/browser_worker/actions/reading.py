@@ -67,7 +67,7 @@ async def extract(step: Step, action: pb.ExtractAction) -> None:
         return
     documents.refuse_outside(step, action.url)
     working = step.tab
-    aside = await step.session.watch(await step.session.context.new_page())
+    aside = await step.session.watch(await step.session.context.new_page(), unattended=True)
     try:
         step.begin_in(aside)
         try:

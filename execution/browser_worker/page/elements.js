@@ -20,6 +20,7 @@ const BUTTON_TYPES = new Set(['button', 'submit', 'reset', 'image']);
 const CHOICE_TYPES = new Set(['checkbox', 'radio', 'file']);
 const NAME_LIMIT = 120;
 
+const mapped = (functions, wrap) => Object.fromEntries(Object.entries(functions).map(([name, call]) => [name, wrap(call)]));
 const clip = (text, limit) => text.length > limit ? text.slice(0, limit - 1) + '…' : text;
 const squeeze = text => text.replace(/\s+/g, ' ').trim();
 const fold = text => squeeze(text).toLowerCase().replace(/[\s:*]+$/, '');
@@ -75,8 +76,22 @@ function innerName(el, displayedOnly) {
   return squeeze(name);
 }
 
+// `labels` searches the whole document each time; here it is searched once a call.
+const labelIndex = new Map();
+function labelsOf(el) {
+  const root = el.getRootNode();
+  let index = labelIndex.get(root);
+  if (!index) {
+    labelIndex.set(root, index = new Map());
+    for (const label of root.querySelectorAll?.('label') || []) {
+      if (label.control) index.set(label.control, [...index.get(label.control) || [], label]);
+    }
+  }
+  return index.get(el) || [];
+}
+
 function labelOf(el) {
-  for (const label of el.labels || []) { const text = innerName(label, false); if (text) return text; }
+  for (const label of labelsOf(el)) { const text = innerName(label, false); if (text) return text; }
   return '';
 }
 

@@ -219,6 +219,12 @@ async def test_an_extract_is_cut_at_its_bound_and_says_so(hands: Hands) -> None:
     assert read.truncated
 
 
+async def test_a_dialog_of_a_page_that_is_only_read_is_dismissed(hands: Hands, site: Site) -> None:
+    await hands.go("/form")
+    outcome = await hands.do(READ, extract=pb.ExtractAction(url=f"{site.url}/alerting"))
+    assert "after-alert" in outcome.browser.extracted.text
+
+
 async def test_another_address_is_read_beside_the_working_page(hands: Hands, site: Site) -> None:
     await hands.go("/form")
     await hands.fill_form({"customer": "kept"})

@@ -26,6 +26,13 @@ WAITING_FOR_PERSON = "WAITING_FOR_PERSON"
 LOG_BEHIND = "LOG_BEHIND"
 """The blocked reason of a run that a worker knows more of than its journal: only a person lets it go on."""
 
+WORKER_AWAY = "WORKER_AWAY"
+"""The blocked reason while a worker is away that may have begun what must not happen twice; and the reason of an
+outcome that is only the owner's word for a worker that is away."""
+
+INTERNAL_ERROR = "INTERNAL_ERROR"
+"""The blocked reason of a run whose owner broke; it tries again by itself."""
+
 TERMINAL = frozenset({ev.RUN_PHASE_SUCCEEDED, ev.RUN_PHASE_FAILED, ev.RUN_PHASE_CANCELLED})
 
 
@@ -123,6 +130,11 @@ class RunFold:
         """One attempt at a step, or nothing when it was never intended or judged."""
         record = self._index.records.get(step_id)
         return record.attempts[number - 1] if record and 0 < number <= len(record.attempts) else None
+
+    def last_attempt(self, step_id: str) -> st.AttemptRecord | None:
+        """The last attempt at a step; nothing when there was none, or no such step."""
+        record = self._index.records.get(step_id)
+        return record.attempts[-1] if record and record.attempts else None
 
     def open_attempts(self) -> list[tuple[st.NodeRecord, st.AttemptRecord]]:
         """Attempts whose intent is open: at most one for each session."""

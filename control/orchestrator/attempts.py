@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.duration_pb2 import Duration
 
 from control.core.moves import Attempt
-from control.journal import ApprovalUse, NewApproval
+from control.journal import ApprovalNotUsable, ApprovalUse, NewApproval
 from control.orchestrator.judging import Judge
 from control.orchestrator.ledger import Also, Ledger
 from control.orchestrator.links import Key, WorkerLink, WorkerLinks
 from infra.clock import Clock
 from infra.digest import digest_message
 from infra.ids import Ids
+from infra.log import event_logger
 from infra.telemetry import Telemetry
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import browser_pb2 as br
@@ -27,13 +28,19 @@ STEP_DEADLINE_MS = 120_000
 DEFAULT_APPROVAL_TTL_MS = 15 * 60_000
 _SHOWN_FIELDS = 12
 
+log = event_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class NoWorker(Exception):
     """No worker of this kind has room."""
 
     kind: str
-    connected: bool
+    preferred: str
+
+
+class RunMoved(Exception):
+    """The run has other events than the attempt was decided on: decide again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +61,26 @@ class Attempts:
             NoWorker: nobody can do it now.
             PolicyUnavailable: nobody can say whether it may be done.
             ControlMoved: a command came in between.
+            RunMoved: an event came in between.
         """
-        step = move.record.node.step
-        digest = digest_message(step.action)
-        dry = self.ledger.state.spec.dry_run
-        link = None if dry else self._worker(move.record)
+        try:
+            await self._judged(move, basis)
+        except ApprovalNotUsable as error:  # it was for something else, or is used up: the person is asked anew
+            log.warning("approval.not_usable", run_id=self.ledger.head.run_id, error=error)
+            await self._judged(replace(move, approval=None), basis)
+
+    async def _judged(self, move: Attempt, basis: int) -> None:
+        """Does what policy says."""
+        digest = digest_message(move.record.node.step.action)
         approval = move.approval if move.approval and move.approval.action_digest == digest else None
         decision = await self.judge.decide(
             self.ledger, move.record, approved=approval is not None, now_ms=self.clock.now_ms()
         )
         decided = _decided(move, decision)
-        if dry:
+        if self.ledger.state.spec.dry_run:
             await self.ledger.commit((decided, _judged_only(move.record, decision)), basis=basis)
-        elif decision.verdict == pol.VERDICT_ALLOW and link is not None:
-            await self._intend(move, link, digest, decided, approval, basis)
+        elif decision.verdict == pol.VERDICT_ALLOW:
+            await self._intend(move, digest, decided, approval, basis)
         elif decision.verdict == pol.VERDICT_ASK:
             await self._ask(move, digest, decision, basis)
         else:
@@ -95,21 +108,21 @@ class Attempts:
         if kind == "batch":
             kind = record.node.step.action.batch.actions[0].WhichOneof("kind") or ""
         before = self.ledger.folded.last_intended
-        preferred = before.attempts[-1].worker_id if before is not None else ""
+        preferred = next((a.worker_id for a in reversed(before.attempts) if a.intended_seq), "") if before else ""
         link = self.links.pick(kind, preferred)
         if link is None:
-            raise NoWorker(kind, self.links.connected(kind))
+            raise NoWorker(kind, preferred)
         return link
 
     async def _intend(
         self,
         move: Attempt,
-        link: WorkerLink,
         digest: str,
         decided: ev.EventBody,
         approval: st.ApprovalRecord | None,
         basis: int,
     ) -> None:
+        link = self._worker(move.record)
         intended = ev.StepIntended(
             step_id=move.record.node.node_id,
             attempt=move.number,
@@ -122,8 +135,12 @@ class Attempts:
         )
         consume = ApprovalUse(approval.approval_id, digest) if approval else None
         events = (*self._unblocked(), decided, ev.EventBody(step_intended=intended))
-        if await self.ledger.commit(events, Also(under_control=True, consume=consume), basis=basis):
-            self.assign(link, move.record, move.record.attempts[move.number - 1])
+        with link.one_credit():
+            if not await self.ledger.commit(events, Also(under_control=True, consume=consume), basis=basis):
+                raise RunMoved
+            attempt = self.ledger.folded.attempt(intended.step_id, intended.attempt)
+            if attempt is not None:
+                self.assign(link, move.record, attempt)
 
     async def _ask(self, move: Attempt, digest: str, decision: pol.Decision, basis: int) -> None:
         approval_id, summary = self.ids.ulid(), _summary(self.ledger, move.record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control.core.run import LOG_BEHIND, RunFold
+from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold
 from control.journal import ApprovalDecision, ApprovalStatus, StoredCommand
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import command_pb2 as cmd
@@ -38,15 +38,25 @@ def _decided(decision: ApprovalDecision, actor: str) -> ev.EventBody:
     return ev.EventBody(approval_decided=decided)
 
 
+def grace_ms_of(stored: StoredCommand) -> int:
+    """How long open steps may take to end by themselves, when the command is a cancellation that says so; else 0."""
+    return cmd.Command.FromString(stored.payload).cancel.grace.ToMilliseconds()
+
+
 def _resolved(resolve: cmd.ResolveCommand, actor: str, folded: RunFold) -> list[ev.EventBody]:
-    """A person's word on an uncertain step, or on one whose worker is gone; nothing when it is settled already."""
-    record = folded.node(resolve.step_id)
-    number = len(record.attempts)
-    if record.state == ev.NODE_STATE_RUNNING:
-        known = "the person answered while the worker that began it was away"
-        uncertain = ev.StepUncertain(step_id=resolve.step_id, attempt=number, known=known)
-        return [ev.EventBody(step_uncertain=uncertain), _answer(resolve, actor, number)]
-    return [_answer(resolve, actor, number)] if record.state == ev.NODE_STATE_UNCERTAIN else []
+    """A person's word on an uncertain step, or on one whose worker is away; nothing when it is settled already.
+
+    While its worker is there, the worker's own word is waited for.
+    """
+    attempt = folded.last_attempt(resolve.step_id)
+    if attempt is None:
+        return []
+    answer = _answer(resolve, actor, attempt.attempt)
+    if attempt.open and folded.state.blocked_reason == WORKER_AWAY:
+        known = "the person answered while the worker that may have begun it was away"
+        uncertain = ev.StepUncertain(step_id=resolve.step_id, attempt=attempt.attempt, known=known)
+        return [ev.EventBody(step_uncertain=uncertain), answer]
+    return [answer] if folded.node(resolve.step_id).state == ev.NODE_STATE_UNCERTAIN else []
 
 
 def _answer(resolve: cmd.ResolveCommand, actor: str, attempt: int) -> ev.EventBody:

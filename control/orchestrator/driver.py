@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from control.core.check import Checks
 from control.core.dispatch import next_move
 from control.core.moments import ms_of
 from control.core.moves import Attempt, Finish, Move, OwnStep, Plan, Record, Wait
-from control.core.run import terminal
-from control.journal import ApprovalDecision, ApprovalNotPending, ApprovalStatus, Command, ControlMoved, RunEnded
-from control.orchestrator.attempts import Attempts, NoWorker
-from control.orchestrator.commands import events_of
+from control.core.run import INTERNAL_ERROR, terminal
+from control.journal import (
+    ApprovalDecision,
+    ApprovalNotPending,
+    ApprovalStatus,
+    Command,
+    CommandNotPending,
+    ControlMoved,
+    RunEnded,
+    StaleHead,
+)
+from control.orchestrator.attempts import Attempts, NoWorker, RunMoved
+from control.orchestrator.commands import events_of, grace_ms_of
 from control.orchestrator.judging import PolicyUnavailable
 from control.orchestrator.ledger import Also, Ledger
 from control.orchestrator.links import Key, WorkerLinks
@@ -29,6 +39,8 @@ LONGEST_WAIT_MS = 1_000
 """A lost wake costs at most this."""
 NO_WORKER_GRACE_MS = 2_000
 _RETRY_POLICY_MS = 500
+_LOOK_ROUND_MS = 10_000
+"""Who waits for a worker looks at everything else again after so long."""
 
 log = event_logger(__name__)
 
@@ -54,7 +66,6 @@ class Driver:
     needs_worker: bool = False
     """Whether it waits for a worker with room."""
     _commands_read_ms: int = 0
-    _no_worker_since_ms: int = 0
 
     @property
     def run_id(self) -> str:
@@ -68,18 +79,31 @@ class Driver:
         """
         await self.ledger.load()
         await self._take_over()
+        await self.own_steps.index(self.ledger.state.artifacts)
         async with asyncio.TaskGroup() as group:
-            recorder = group.create_task(self.results.record_all())
+            group.create_task(self.results.record_all())
             while not terminal(self.ledger.state.phase):
                 self.woken.clear()
                 await self._advance()
-            recorder.cancel()
+                await self._recovered()
+            self.results.close()
+        await self.results.record_rest()
         self._let_go()
 
     async def _take_over(self) -> None:
-        cause = "restarted" if self.ledger.state.node_id else "created"
+        state = self.ledger.state
+        if (state.epoch, state.node_id) == (self.ledger.head.epoch, self.node_id):
+            return  # it broke here and is tried again
+        cause = "restarted" if state.node_id else "created"
         owner = ev.OwnerChanged(node_id=self.node_id, incarnation_id=self.incarnation, cause=cause)
-        await self.ledger.commit((ev.EventBody(owner_changed=owner),))
+        await self.ledger.commit_now(lambda _: (ev.EventBody(owner_changed=owner),))
+
+    async def _recovered(self) -> None:
+        if self.ledger.state.blocked_reason == INTERNAL_ERROR:
+            unblocked = ev.EventBody(run_unblocked=ev.RunUnblocked(reason=INTERNAL_ERROR))
+            await self.ledger.commit_now(
+                lambda folded: (unblocked,) if folded.state.blocked_reason == INTERNAL_ERROR else ()
+            )
 
     async def _advance(self) -> None:
         try:
@@ -89,9 +113,11 @@ class Driver:
             basis = self.ledger.state.seq
             checks = Checks(self.ledger.outcomes, self.ids.ulid)
             await self._carry_out(next_move(self.ledger.folded, checks, self.clock.now_ms()), basis)
-        except ControlMoved:
+        except (ControlMoved, CommandNotPending, StaleHead) as moved:
             self.commanded = True
-            log.debug("run.control_moved", run_id=self.run_id)
+            log.debug("run.moved", run_id=self.run_id, reason=moved.reason)
+        except RunMoved:
+            log.debug("run.moved", run_id=self.run_id, reason="EVENT_CAME")
         except NoWorker as missing:
             await self._wait_for_worker(missing)
         except PolicyUnavailable as error:
@@ -102,9 +128,10 @@ class Driver:
         match move:
             case Attempt():
                 await self.attempts.start(move, basis)
-                self._no_worker_since_ms = 0
             case Record(events):
-                await self.ledger.commit((*events, *await self.own_steps.files_of(events)), basis=basis)
+                files = self.own_steps.files_of(events)
+                if await self.ledger.commit((*events, *files), basis=basis):
+                    await self.own_steps.index(file.artifact_recorded for file in files)
             case OwnStep(record):
                 await self.own_steps.do(record, basis)
             case Plan():
@@ -125,12 +152,12 @@ class Driver:
         head = await self.ledger.journal.head(self.run_id)
         self.ledger.control_gen = head.control_gen
         for command in await self.ledger.journal.pending_commands(self.run_id):
-            events = events_of(command, self.ledger.folded)
-            await self.ledger.commit(events, Also(applied=(command.cmd_id,)))
+            self.intents.grace_ms = grace_ms_of(command) or self.intents.grace_ms
+            await self.ledger.commit_now(partial(events_of, command), Also(applied=(command.cmd_id,)))
 
     async def _expire_approvals(self) -> None:
         now_ms = self.clock.now_ms()
-        for approval in self.ledger.state.approvals:
+        for approval in list(self.ledger.folded.last_questions()):
             if approval.state != ev.APPROVAL_STATE_PENDING or ms_of(approval.expire_time) > now_ms:
                 continue
             decision = ApprovalDecision(approval.approval_id, ApprovalStatus.EXPIRED)
@@ -166,20 +193,23 @@ class Driver:
         spans.run_span(self.run_id, f"run {state.spec.template}", begin_ms, end_ms, phase=phase)
 
     async def _wait_for_worker(self, missing: NoWorker) -> None:
-        now_ms = self.clock.now_ms()
-        self._no_worker_since_ms = self._no_worker_since_ms or now_ms
-        if not missing.connected and now_ms - self._no_worker_since_ms >= NO_WORKER_GRACE_MS:
-            fix = f"start one with `skyagent worker {missing.kind}`"
-            await self._block("NO_WORKER", f"no {missing.kind} worker is connected; {fix}")
-        self.needs_worker = True
-        await self._sleep(now_ms + NO_WORKER_GRACE_MS // 4)
+        """Until one has room or a person says something: policy is not asked again and again meanwhile."""
+        missing_since_ms, self.needs_worker, waited_ms = self.clock.now_ms(), True, 0
+        while not self.commanded and self.links.pick(missing.kind, missing.preferred) is None:
+            if waited_ms >= _LOOK_ROUND_MS:
+                break
+            self.woken.clear()
+            waited_ms = self.clock.now_ms() - missing_since_ms
+            if waited_ms >= NO_WORKER_GRACE_MS and not self.links.connected(missing.kind):
+                fix = f"start one with `skyagent worker {missing.kind}`"
+                await self._block("NO_WORKER", f"no {missing.kind} worker is connected; {fix}")
+            await self._sleep(missing_since_ms + NO_WORKER_GRACE_MS if waited_ms < NO_WORKER_GRACE_MS else 0)
         self.needs_worker = False
 
     async def _block(self, reason: str, detail: str) -> None:
-        state = self.ledger.state
-        if (state.blocked_reason, state.blocked_detail) != (reason, detail):
-            blocked = ev.RunBlocked(reason=reason, detail=detail)
-            await self.ledger.commit((ev.EventBody(run_blocked=blocked),))
+        """Says once why nothing can be dispatched: the reason tells, the wording of an error may change each time."""
+        event = ev.EventBody(run_blocked=ev.RunBlocked(reason=reason, detail=detail))
+        await self.ledger.commit_now(lambda folded: (event,) if folded.state.blocked_reason != reason else ())
 
     async def _sleep(self, until_ms: int) -> None:
         """Waits for a wake, at most until a moment, and never long: a lost wake must not matter."""
@@ -199,10 +229,8 @@ class Driver:
 
     def holds(self, key: Key) -> bool:
         """Whether an attempt is open in this run."""
-        return any(
-            (record.node.node_id, attempt.attempt) == (key.step_id, key.attempt)
-            for record, attempt in self.ledger.folded.open_attempts()
-        )
+        attempt = self.ledger.folded.attempt(key.step_id, key.attempt)
+        return attempt is not None and attempt.open
 
 
 async def wait_for(event: asyncio.Event, clock: Clock, seconds: float) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from control.core.run import RunFold, terminal
 from control.journal import (
@@ -16,10 +17,13 @@ from control.journal import (
     NewApproval,
     RunHead,
     Snapshot,
+    StaleHead,
 )
 from control.journal.folding import event_of, projection
 from infra.clock import Clock
+from infra.errors import SkyError
 from infra.ids import Ids
+from infra.log import event_logger
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.run.v1 import event_pb2 as ev
@@ -27,6 +31,11 @@ from skyagent.run.v1 import state_pb2 as st
 
 SNAPSHOT_EVERY = 500
 _PAGE = 1000
+_OUTCOMES_KEPT = 256
+
+log = event_logger(__name__)
+
+Decide = Callable[[RunFold], Sequence[ev.EventBody]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +74,13 @@ class Ledger:
     async def load(self) -> None:
         """Folds what is in the journal, from the last snapshot on."""
         snapshot = await self.journal.load_snapshot(self.head.run_id, fold_version=self.head.fold_version)
-        self.folded = RunFold(st.RunState.FromString(snapshot.state) if snapshot else None)
-        self._snapshot_seq = snapshot.seq if snapshot else 0
-        while page := await self.journal.read(self.head.run_id, after_seq=self.state.seq, limit=_PAGE):
+        folded = RunFold(st.RunState.FromString(snapshot.state) if snapshot else None)
+        while page := await self.journal.read(self.head.run_id, after_seq=folded.state.seq, limit=_PAGE):
             for stored in page:
-                self.folded.apply(event_of(stored))
-        await self._load_outcomes()
+                folded.apply(event_of(stored))
+        outcomes = await self._outcomes_of(folded)
+        self.folded, self.outcomes = folded, outcomes
+        self._snapshot_seq = snapshot.seq if snapshot else 0
 
     async def commit(self, events: Sequence[ev.EventBody], also: Also = Also(), *, basis: int | None = None) -> bool:
         """Adds events in one durable commit.
@@ -79,24 +89,53 @@ class Ledger:
         False when the run has moved since.
 
         Raises:
-            ControlMoved: a command came in between; the state is as the journal has it.
-            StaleOwner: another node owns the run now.
+            SkyError: nothing was written, and the state is as the journal has it. StaleOwner: another node owns the run
+                now. ControlMoved: a command came in between. ApprovalNotUsable, CommandNotPending: what was to be used
+                up is gone. Exhausted, Unavailable: the disk is full or busy.
         """
         async with self._lock:
             if basis is not None and basis != self.state.seq:
                 return False
-            append = self._append(events, also)
-            try:
-                await self.journal.append(append)
-            except ControlMoved:
-                await self.load()
-                raise
-            await self._snapshot()
+            await self._write(events, also)
             return True
+
+    async def commit_now(self, decide: Decide, also: Also = Also()) -> bool:
+        """Adds what is decided on the state as it is at that moment; with no events nothing is written.
+
+        Raises what `commit` raises.
+        """
+        async with self._lock:
+            while events := decide(self.folded):
+                try:
+                    await self._write(events, also)
+                except StaleHead:  # what a former owner of this process had under way came in: it is folded now
+                    log.info("run.head_moved", run_id=self.head.run_id, seq=self.state.seq)
+                    continue
+                return True
+            return False
+
+    async def require_control(self) -> None:
+        """Makes sure that no command was given which is not applied yet.
+
+        Raises:
+            ControlMoved: there is one.
+        """
+        head = await self.journal.head(self.head.run_id)
+        if head.control_gen != self.control_gen:
+            raise ControlMoved(self.head.run_id, self.control_gen, head.control_gen)
 
     def outcome(self, attempt: st.AttemptRecord) -> act.Outcome | None:
         """What came of an attempt, when it is still needed."""
         return self.outcomes.get(attempt.finished_seq)
+
+    async def _write(self, events: Sequence[ev.EventBody], also: Also) -> None:
+        try:
+            await self.journal.append(self._append(events, also))
+        except SkyError:
+            await self.load()
+            raise
+        self._forget()
+        await self._snapshot()
 
     def _append(self, events: Sequence[ev.EventBody], also: Also) -> Append:
         """Folds the events first: what lists show is written in the same commit as they are."""
@@ -124,22 +163,38 @@ class Ledger:
         if event.body.HasField("step_finished"):
             self.outcomes[event.seq] = event.body.step_finished.outcome
 
-    async def _load_outcomes(self) -> None:
-        """Reads the outcomes that decisions may still need: all but those of records that are done with."""
-        self.outcomes = {}
-        for seq in self._needed():
+    async def _outcomes_of(self, folded: RunFold) -> dict[int, act.Outcome]:
+        found: dict[int, act.Outcome] = {}
+        for seq in sorted(_needed(folded)):
             for stored in await self.journal.read(self.head.run_id, after_seq=seq - 1, limit=1):
-                self._keep_outcome(event_of(stored))
+                found[seq] = event_of(stored).body.step_finished.outcome
+        return found
 
-    def _needed(self) -> Iterable[int]:
-        for record in self.state.nodes:
-            parent = self.folded.node(record.node.parent_id) if record.node.parent_id else None
-            done = parent is not None and parent.node.group.record_key and parent.state == ev.NODE_STATE_SUCCEEDED
-            if record.attempts and record.attempts[-1].finished_seq and not done:
-                yield record.attempts[-1].finished_seq
+    def _forget(self) -> None:
+        """Drops outcomes that nobody needs, once they have become many."""
+        if len(self.outcomes) > _OUTCOMES_KEPT:
+            needed = _needed(self.folded)
+            self.outcomes = {seq: outcome for seq, outcome in self.outcomes.items() if seq in needed}
 
     async def _snapshot(self) -> None:
-        if self.state.seq - self._snapshot_seq >= SNAPSHOT_EVERY or terminal(self.state.phase):
-            self._snapshot_seq = self.state.seq
-            kept = self.state.SerializeToString(deterministic=True)
+        """Keeps the state, less and less often as the run grows: what that costs stays in proportion to its length."""
+        since = self.state.seq - self._snapshot_seq
+        if since < max(SNAPSHOT_EVERY, self._snapshot_seq // 4) and not terminal(self.state.phase):
+            return
+        self._snapshot_seq = self.state.seq
+        kept = self.state.SerializeToString(deterministic=True)
+        try:
             await self.journal.save_snapshot(Snapshot(self.head.run_id, self.state.seq, self.head.fold_version, kept))
+        except SkyError as error:  # the events are durable: without it the next owner only folds longer
+            log.warning("snapshot.not_saved", run_id=self.head.run_id, error=error)
+
+
+def _needed(folded: RunFold) -> set[int]:
+    """Outcomes that decisions may still need: of what is being checked, of its probes, and of the first step of each
+    phase, on which the planner builds.
+    """
+    first = [folded.children(phase.node.node_id)[:1] for phase in folded.children("")]
+    checking = folded.checking()
+    probes = [folded.probes(record.node.node_id) for record in checking]
+    records = chain(checking, *probes, *first)
+    return {attempt.finished_seq for record in records for attempt in record.attempts[-1:] if attempt.finished_seq}

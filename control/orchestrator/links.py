@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple
 
 from skyagent.execution.v1 import worker_service_pb2 as wire
@@ -27,6 +29,18 @@ class Key(NamedTuple):
         return wire.StepKey(run_id=self.run_id, step_id=self.step_id, attempt=self.attempt, fence=fence)
 
 
+class Standing(Enum):
+    """How an attempt stands with a worker, as far as its present stream tells. None at all: Hello did not name it."""
+
+    HELD = "named by Hello"
+    ASKED = "Inspect was sent and is not answered"
+    RUNNING = "the worker said so"
+    ASSIGNED = "Assign was sent"
+    ABSENT = "the worker's journal does not know it"
+    RELEASED = "the worker has let go of its outcome"
+    OVERTAKEN = "the worker obeys a later owner"
+
+
 @dataclass(slots=True, eq=False)
 class WorkerLink:
     """One worker's stream. It lives as long as the stream; what it forgets the worker's journal knows."""
@@ -37,8 +51,9 @@ class WorkerLink:
     outbox: asyncio.Queue[wire.ControlResponse | None] = field(
         default_factory=asyncio.Queue["wire.ControlResponse | None"]
     )
-    known: set[Key] = field(default_factory=set[Key])
+    standing: dict[Key, Standing] = field(default_factory=dict[Key, Standing])
     credits: int = 0
+    leaving: bool = False
     applied_seq: int = 0
     inventory: wire.Inventory = field(default_factory=wire.Inventory)
     _sent: int = 0
@@ -61,15 +76,39 @@ class WorkerLink:
         frame.seq, frame.ack = self._sent, self.applied_seq
         self.outbox.put_nowait(frame)
 
-    def assign(self, key: Key, assign: wire.Assign) -> None:
-        """Sends an attempt at the price of one credit."""
+    @contextmanager
+    def one_credit(self) -> Generator[None]:
+        """Takes a credit before anything is awaited, so that no two runs count on the same one; back on failure."""
         self.credits -= 1
-        self.known.add(key)
+        try:
+            yield
+        except BaseException:
+            self.credits += 1
+            raise
+
+    def assign(self, key: Key, assign: wire.Assign) -> None:
+        """Sends an attempt. Whoever sends one has taken a credit for it before."""
+        self.standing[key] = Standing.ASSIGNED
         self.send(wire.ControlResponse(assign=assign))
+
+    def inspect(self, key: Key, fence: wire.Fence) -> None:
+        """Asks what the worker knows of an attempt; from then on it obeys no earlier owner."""
+        self.standing[key] = Standing.ASKED
+        self.send(wire.ControlResponse(inspect=wire.Inspect(key=key.on_wire(fence))))
+
+    def answered(self, key: Key, state: wire.HeldState.ValueType) -> None:
+        """Takes what the worker's journal says. Only an owner that was overtaken is refused what it assigned so."""
+        if state == wire.HELD_STATE_RUNNING:
+            self.standing[key] = Standing.RUNNING
+        elif state == wire.HELD_STATE_RELEASED:
+            self.standing[key] = Standing.RELEASED
+        elif state == wire.HELD_STATE_NEVER_BEGUN:
+            refused = self.standing.get(key) is Standing.ASSIGNED
+            self.standing[key] = Standing.OVERTAKEN if refused else Standing.ABSENT
 
     def recorded(self, key: wire.StepKey) -> None:
         """Tells the worker that it may let go of an outcome."""
-        self.known.discard(Key.of(key))
+        self.standing.pop(Key.of(key), None)
         self.send(wire.ControlResponse(result_recorded=wire.ResultRecorded(key=key)))
 
     def close(self) -> None:
@@ -91,8 +130,8 @@ class WorkerLinks:
         """
         if preferred in self.by_id:
             link = self.by_id[preferred]
-            return link if link.credits > 0 and serves(link, kind) else None
-        able = [link for link in self.by_id.values() if link.credits > 0 and serves(link, kind)]
+            return link if _has_room(link, kind) else None
+        able = [link for link in self.by_id.values() if _has_room(link, kind)]
         return max(able, key=lambda link: (link.credits, link.worker_id), default=None)
 
     def connected(self, kind: str) -> bool:
@@ -109,9 +148,15 @@ class WorkerLinks:
         for worker_id in worker_ids:
             link = self.by_id.get(worker_id)
             if link is not None:
+                for key in [key for key in link.standing if key.run_id == run_id]:
+                    del link.standing[key]
                 link.send(wire.ControlResponse(run_ended=wire.RunEnded(run_id=run_id)))
 
 
 def serves(link: WorkerLink, kind: str) -> bool:
     """Whether a worker takes actions of a kind."""
     return kind == link.kind
+
+
+def _has_room(link: WorkerLink, kind: str) -> bool:
+    return link.credits > 0 and not link.leaving and serves(link, kind)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold
 from control.orchestrator.attempts import Attempts
 from control.orchestrator.ledger import Ledger
-from control.orchestrator.links import Key, WorkerLink, WorkerLinks
+from control.orchestrator.links import Key, Standing, WorkerLink, WorkerLinks
+from control.orchestrator.results import Results
 from infra.clock import Clock
 from infra.settings import LeaseSettings
 from skyagent.execution.v1 import action_pb2 as act
@@ -30,41 +32,69 @@ class OpenIntents:
     ledger: Ledger
     links: WorkerLinks
     attempts: Attempts
+    results: Results
     clock: Clock
     lease: LeaseSettings
+    grace_ms: int = 0
+    """How long cancelled steps may take to end by themselves; 0 means 5 s."""
     _cancelled: set[tuple[str, Key]] = field(default_factory=set["tuple[str, Key]"])
     _missing_since: dict[Key, float] = field(default_factory=dict[Key, float])
 
     async def settle(self) -> None:
-        """Looks at every open intent once."""
-        for record, attempt in list(self.ledger.folded.open_attempts()):
+        """Looks at every open intent once.
+
+        Raises:
+            ControlMoved: a command came in before something could be sent again.
+        """
+        state = self.ledger.state
+        if state.blocked_reason == LOG_BEHIND and not state.cancel_wanted:
+            return
+        away = False
+        for record, attempt in self.ledger.folded.open_attempts():
             key = Key(self.ledger.head.run_id, record.node.node_id, attempt.attempt)
             link = self.links.by_id.get(attempt.worker_id)
             if link is None or link.journal_id != attempt.journal_id:
+                away = True
                 await self._away(record, attempt, key, replaced=link is not None)
-            elif key in link.known:
-                self._missing_since.pop(key, None)
-                self._cancel(link, key)
             else:
-                await self._never_begun(record, attempt, link)
+                self._missing_since.pop(key, None)
+                await self._there(record, attempt, key, link)
+        if not away and self.ledger.state.blocked_reason == WORKER_AWAY:
+            await self.ledger.commit_now(_back)
+
+    async def _there(self, record: st.NodeRecord, attempt: st.AttemptRecord, key: Key, link: WorkerLink) -> None:
+        """The very journal that the intent names can be asked."""
+        state, standing = self.ledger.state, link.standing.get(key)
+        if standing is Standing.RELEASED:
+            why = f"worker {link.worker_id} has let go of its outcome, which this log does not know"
+            await self._lose(key, why, LOG_BEHIND)
+        elif standing is Standing.OVERTAKEN:
+            await self.results.log_is_behind(link, "obeys a later owner of this run")
+        elif state.cancel_wanted:
+            self._cancel(link, key)
+        elif standing is Standing.HELD or (standing is None and state.pause_wanted):
+            link.inspect(key, self.ledger.fence)
+        elif standing is Standing.ABSENT and state.pause_wanted:
+            await self.ledger.commit_now(lambda folded: _withdrawn(folded, key))
+        elif standing in (None, Standing.ABSENT):
+            await self._assign_again(record, key, link)
 
     def _cancel(self, link: WorkerLink, key: Key) -> None:
-        if not self.ledger.state.cancel_wanted or (link.session_id, key) in self._cancelled:
+        """An attempt that the worker does not know is cancelled too: then an overtaken Assign cannot begin it."""
+        if (link.session_id, key) in self._cancelled:
             return
         self._cancelled.add((link.session_id, key))
-        cancel = wire.Cancel(key=key.on_wire(self.ledger.fence), reason=self.ledger.state.cancel_reason)
-        cancel.grace.FromMilliseconds(_DEFAULT_GRACE_MS)
+        cancel = wire.Cancel(key=key.on_wire(self.ledger.fence), reason=self.ledger.state.cancel_reason[:1024])
+        cancel.grace.FromMilliseconds(self.grace_ms or _DEFAULT_GRACE_MS)
         link.send(wire.ControlResponse(cancel=cancel))
 
-    async def _never_begun(self, record: st.NodeRecord, attempt: st.AttemptRecord, link: WorkerLink) -> None:
-        """The very journal does not know it: it is sent again, unless nothing may start now."""
-        state = self.ledger.state
-        if state.pause_wanted or state.cancel_wanted:
-            withdrawn = ev.StepWithdrawn(step_id=record.node.node_id, attempt=attempt.attempt)
-            withdrawn.reason = "it had not begun when the run was stopped"
-            await self.ledger.commit((ev.EventBody(step_withdrawn=withdrawn),))
-        elif link.credits > 0:
-            self.attempts.assign(link, record, attempt)
+    async def _assign_again(self, record: st.NodeRecord, key: Key, link: WorkerLink) -> None:
+        """It never began: it is sent again, unless a command came in."""
+        await self.ledger.require_control()
+        attempt = self.ledger.folded.attempt(key.step_id, key.attempt)
+        if attempt is not None and attempt.open and link.credits > 0 and not link.leaving:
+            with link.one_credit():
+                self.attempts.assign(link, record, attempt)
 
     async def _away(self, record: st.NodeRecord, attempt: st.AttemptRecord, key: Key, *, replaced: bool) -> None:
         now = self.clock.monotonic()
@@ -72,27 +102,42 @@ class OpenIntents:
         if now - since < self.lease.ttl + self.lease.grace:
             return
         if attempt.effect_class in _MAY_RUN_AGAIN or replaced:
-            await self.ledger.commit((_lost(record, attempt, replaced=replaced),))
+            how = "came back with another journal" if replaced else "did not come back within its lease"
+            why = f"worker {attempt.worker_id} {how}; whether it had begun is not known"
+            await self._lose(key, why, WORKER_AWAY)
         else:
             await self._blocked(record, attempt)
+
+    async def _lose(self, key: Key, why: str, reason: str) -> None:
+        outcome = act.Outcome(status=act.OUTCOME_STATUS_LOST, effect=eff.EFFECT_UNKNOWN, reason=reason, message=why)
+        finished = ev.StepFinished(step_id=key.step_id, attempt=key.attempt, outcome=outcome)
+        event = ev.EventBody(step_finished=finished)
+        await self.ledger.commit_now(lambda folded: (event,) if _open(folded, key) else ())
 
     async def _blocked(self, record: st.NodeRecord, attempt: st.AttemptRecord) -> None:
         detail = (
             f"worker {attempt.worker_id} may have begun {record.node.title!r} and is away; start it again,"
             " or say with `skyagent runs resolve` whether it happened"
         )
-        if self.ledger.state.blocked_detail != detail:
-            blocked = ev.RunBlocked(reason="WORKER_AWAY", detail=detail)
-            await self.ledger.commit((ev.EventBody(run_blocked=blocked),))
+        event = ev.EventBody(run_blocked=ev.RunBlocked(reason=WORKER_AWAY, detail=detail))
+        await self.ledger.commit_now(lambda folded: (event,) if folded.state.blocked_reason != WORKER_AWAY else ())
 
 
-def _lost(record: st.NodeRecord, attempt: st.AttemptRecord, *, replaced: bool) -> ev.EventBody:
-    why = "came back with another journal" if replaced else "did not come back within its lease"
-    outcome = act.Outcome(
-        status=act.OUTCOME_STATUS_LOST,
-        effect=eff.EFFECT_UNKNOWN,
-        reason="WORKER_AWAY",
-        message=f"worker {attempt.worker_id} {why}; whether it had begun is not known",
-    )
-    finished = ev.StepFinished(step_id=record.node.node_id, attempt=attempt.attempt, outcome=outcome)
-    return ev.EventBody(step_finished=finished)
+def _open(folded: RunFold, key: Key) -> bool:
+    attempt = folded.attempt(key.step_id, key.attempt)
+    return attempt is not None and attempt.open
+
+
+def _withdrawn(folded: RunFold, key: Key) -> list[ev.EventBody]:
+    if not _open(folded, key):
+        return []
+    withdrawn = ev.StepWithdrawn(step_id=key.step_id, attempt=key.attempt)
+    withdrawn.reason = "it had not begun when the run was paused"
+    return [ev.EventBody(step_withdrawn=withdrawn)]
+
+
+def _back(folded: RunFold) -> list[ev.EventBody]:
+    """Nobody is waited for any more."""
+    if folded.state.blocked_reason != WORKER_AWAY:
+        return []
+    return [ev.EventBody(run_unblocked=ev.RunUnblocked(reason=WORKER_AWAY))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from control.agentfs import AgentFs, Recorded
@@ -47,41 +47,50 @@ class OwnSteps:
         """Does a step and records what it made."""
         if record.node.step.control == plan.CONTROL_STEP_OUTCOME_TABLE:
             await self._outcome_table(record, basis)
+        else:
+            unknown = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_FAILED, signature="UNKNOWN_STEP")
+            unknown.reason = f"this version cannot do {plan.ControlStep.Name(record.node.step.control)}"
+            await self.ledger.commit((ev.EventBody(node_settled=unknown),), basis=basis)
 
-    async def files_of(self, events: Sequence[ev.EventBody]) -> list[ev.EventBody]:
+    async def index(self, artifacts: Iterable[ev.ArtifactRecorded]) -> None:
+        """Lists files that the journal names, for people; listing one again changes nothing."""
+        state = self.ledger.state
+        for artifact in artifacts:
+            await self.agentfs.record(Recorded(state.tenant, state.run_id, artifact))
+
+    def files_of(self, events: Sequence[ev.EventBody]) -> list[ev.EventBody]:
         """Files of the steps that these events find done, as events."""
         made: list[ev.EventBody] = []
         for event in events:
             validated = event.step_validated
             if event.HasField("step_validated") and validated.holds == plan.HOLDS_YES:
-                made += await self._files(self.ledger.folded.node(validated.step_id))
+                made += self._files(self.ledger.folded.node(validated.step_id))
         return made
 
-    async def _files(self, record: st.NodeRecord) -> list[ev.EventBody]:
+    def _files(self, record: st.NodeRecord) -> list[ev.EventBody]:
         action = record.node.step.action.browser
         outcome = self.ledger.outcome(record.attempts[-1])
         if outcome is None or action.WhichOneof("action") not in ("pdf", "download"):
             return []
         name = action.pdf.name or action.download.name or f"{record.node.node_id}.bin"
-        return [await self._record(name, blob, record.node.node_id) for blob in outcome.browser.files]
+        return [self._made(name, blob, record.node.node_id) for blob in outcome.browser.files]
 
     async def _outcome_table(self, record: st.NodeRecord, basis: int) -> None:
         folded, step_id = self.ledger.folded, record.node.node_id
         rows = outcomes(folded)
         html = await self._store(as_html(folded, rows), "text/html; charset=utf-8")
         events = [
-            await self._record("outcome.csv", await self._store(as_csv(rows), "text/csv; charset=utf-8"), step_id),
-            await self._record("outcome.html", html, step_id),
+            self._made("outcome.csv", await self._store(as_csv(rows), "text/csv; charset=utf-8"), step_id),
+            self._made("outcome.html", html, step_id),
             ev.EventBody(node_settled=_done(step_id, f"{len(rows)} records")),
         ]
         printing = print_table(await self._known(), record.node.parent_id, _pdf(html))
         extended = ev.PlanExtended(nodes=[printing], reason="people print tables", planner="outcome table")
-        await self.ledger.commit((ev.EventBody(plan_extended=extended), *events), basis=basis)
+        if await self.ledger.commit((ev.EventBody(plan_extended=extended), *events), basis=basis):
+            await self.index(event.artifact_recorded for event in events if event.HasField("artifact_recorded"))
 
-    async def _record(self, name: str, blob: blob_pb2.BlobRef, step_id: str) -> ev.EventBody:
-        state = self.ledger.state
+    def _made(self, name: str, blob: blob_pb2.BlobRef, step_id: str) -> ev.EventBody:
         artifact = ev.ArtifactRecorded(artifact_id=self.ids.ulid(), name=name, blob=blob, step_id=step_id)
-        await self.agentfs.record(Recorded(state.tenant, state.run_id, artifact))
         return ev.EventBody(artifact_recorded=artifact)
 
     async def _store(self, data: bytes, media_type: str) -> blob_pb2.BlobRef:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from control.core.run import FOLD_VERSION
+from control.core.run import FOLD_VERSION, INTERNAL_ERROR, LOG_BEHIND, RunFold, terminal
 from control.journal import Journal, Node, RunHead, StaleOwner
 from control.orchestrator.driver import Driver, wait_for
 from control.orchestrator.links import Key, WorkerLink
+from control.orchestrator.results import Report
 from infra.clock import Clock
-from infra.errors import NotFound, cause_of
+from infra.errors import NotFound, SkyError, cause_of
+from infra.ids import Ids
 from infra.log import event_logger
 from skyagent.execution.v1 import worker_service_pb2 as wire
+from skyagent.run.v1 import event_pb2 as ev
 
 CLAIM_AT_ONCE = 256
 POLL_SECONDS = 2.0
+FIRST_REST = 1.0
+"""Seconds before a run whose driver broke is tried again; twice as long each time, up to LONGEST_REST."""
+LONGEST_REST = 60.0
 
 log = event_logger(__name__)
 
@@ -29,12 +35,15 @@ class Owner:
     journal: Journal
     node: Node
     clock: Clock
+    ids: Ids
     new_driver: Callable[[RunHead], Driver]
     drivers: dict[str, Driver] = field(default_factory=dict[str, Driver])
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
-    _early: defaultdict[str, list[tuple[WorkerLink, wire.StepResult]]] = field(
-        default_factory=lambda: defaultdict[str, "list[tuple[WorkerLink, wire.StepResult]]"](list)
+    _resting: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
+    _unclaimed: defaultdict[str, dict[Key, Report]] = field(
+        default_factory=lambda: defaultdict[str, dict[Key, Report]](dict)
     )
+    _late: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Claims and drives until cancelled; then hands every run over at once."""
@@ -47,62 +56,94 @@ class Owner:
 
     async def _listen(self) -> None:
         async for run_id in self.journal.wakes():
-            driver = self.drivers.get(run_id)
+            driver, rest = self.drivers.get(run_id), self._resting.get(run_id)
             if driver is not None:
                 driver.command()
+            elif rest is not None:
+                rest.set()
             else:
                 self._woken.set()
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         await self.journal.beat(self.node)
-        for head in await self.journal.claim(self.node, fold_version=FOLD_VERSION, limit=CLAIM_AT_ONCE):
-            driver = self.new_driver(head)
-            self.drivers[head.run_id] = driver
-            for link, result in self._early.pop(head.run_id, ()):
-                driver.results.put(link, result)
-            log.info("run.claimed", run_id=head.run_id, epoch=head.epoch)
-            group.create_task(self._drive(driver))
+        while heads := await self.journal.claim(self.node, fold_version=FOLD_VERSION, limit=CLAIM_AT_ONCE):
+            for head in heads:
+                log.info("run.claimed", run_id=head.run_id, epoch=head.epoch)
+                group.create_task(self._own(head))
 
-    async def _drive(self, driver: Driver) -> None:
-        head = driver.ledger.head
+    async def _own(self, head: RunHead) -> None:
+        """Drives a run to its end. One that breaks is tried again, later and later, or when a person commands it."""
+        rest = FIRST_REST
+        while not await self._drive(head):
+            woken = self._resting[head.run_id] = asyncio.Event()
+            await wait_for(woken, self.clock, rest)
+            del self._resting[head.run_id]
+            rest = min(rest * 2, LONGEST_REST)
+
+    async def _drive(self, head: RunHead) -> bool:
+        """Whether this node is done with the run: it has ended, or another node took it."""
+        driver = self.new_driver(head)
+        self.drivers[head.run_id] = driver
+        for report in self._unclaimed.pop(head.run_id, {}).values():
+            driver.results.put(report)
         try:
             await driver.drive()
         except asyncio.CancelledError:
             await self.journal.release(head.run_id, head.epoch)
             raise
         except Exception as raised:  # noqa: BLE001 -- one run that breaks must not end the others
-            self._broken(head, cause_of(raised))
+            return await self._broken(driver, cause_of(raised))
         finally:
-            self.drivers.pop(head.run_id, None)
+            del self.drivers[head.run_id]
+            self._keep(head.run_id, driver.results.reports)
+        return True
 
-    def _broken(self, head: RunHead, error: BaseException) -> None:
-        """Lets go of a run that another node took, or that this version cannot drive; a restart tries it again."""
+    async def _broken(self, driver: Driver, error: BaseException) -> bool:
+        """Says in the journal that a run broke, as far as it can be said; whether another node has it now."""
         if isinstance(error, StaleOwner):
-            log.info("run.lost", run_id=head.run_id, epoch=head.epoch)
-        else:
-            log.error("run.broken", run_id=head.run_id, error=error)
+            log.info("run.lost", run_id=driver.run_id, epoch=driver.ledger.head.epoch)
+            return True
+        error_id = self.ids.ulid()
+        log.error("run.broken", run_id=driver.run_id, error_id=error_id, error=error)
+        detail = f"{type(error).__name__}: {error} (error {error_id} in the log); it is tried again by itself"
+        blocked = ev.EventBody(run_blocked=ev.RunBlocked(reason=INTERNAL_ERROR, detail=detail))
+        try:
+            await driver.ledger.load()
+            await driver.ledger.commit_now(lambda folded: () if _said(folded) else (blocked,))
+        except SkyError as unsaid:  # the journal itself may be what is broken
+            log.error("run.broken_unsaid", run_id=driver.run_id, error_id=error_id, error=unsaid)  # noqa: TRY400 -- it adds the traceback
+        return False
+
+    def _keep(self, run_id: str, reports: Iterable[Report]) -> None:
+        for report in reports:
+            self._unclaimed[run_id][Key.of(report.result.key)] = report
 
     async def result(self, link: WorkerLink, result: wire.StepResult) -> None:
-        """Passes a result to the run that it is for; one that comes before its run is claimed waits for that."""
-        run_id = result.key.run_id
+        """Passes a result to the run that it is for; one that comes while nobody drives its run waits for that."""
+        run_id, report = result.key.run_id, Report(link, result)
+        over = run_id not in self.drivers and await self.ended({run_id})
         driver = self.drivers.get(run_id)
         if driver is not None:
-            driver.results.put(link, result)
-        elif run_id in await self.ended({run_id}):
-            late = self.new_driver(await self.journal.head(run_id))
-            await late.ledger.load()
-            await late.results.record(link, result)
+            driver.results.put(report)
+        elif over:
+            await self._record_late(report)
         else:
-            self._early[run_id].append((link, result))
-            log.warning("result.unclaimed", run_id=run_id, step_id=result.key.step_id)
+            self._keep(run_id, (report,))
+            log.info("result.waits", run_id=run_id, step_id=result.key.step_id)
+
+    async def _record_late(self, report: Report) -> None:
+        """Records what came after a run's end; it changes no verdict."""
+        async with self._late:
+            late = self.new_driver(await self.journal.head(report.result.key.run_id))
+            await late.ledger.load()
+            await late.results.record(report)
 
     async def state(self, link: WorkerLink, state: wire.StepState) -> None:
-        """Takes what a worker's journal knows of an attempt."""
+        """Takes what a worker's journal knows of an attempt; an outcome in it counts as its result."""
         key = Key.of(state.key)
-        if state.state == wire.HELD_STATE_RUNNING:
-            link.known.add(key)
-        elif state.state == wire.HELD_STATE_NEVER_BEGUN:
-            link.known.discard(key)
+        link.answered(key, state.state)
+        if state.HasField("outcome"):
+            await self.result(link, wire.StepResult(key=state.key, outcome=state.outcome))
         driver = self.drivers.get(key.run_id)
         if driver is not None:
             driver.woken.set()
@@ -138,3 +179,7 @@ class Owner:
             if head.terminal:
                 over.append(run_id)
         return over
+
+
+def _said(folded: RunFold) -> bool:
+    return folded.state.blocked_reason in (INTERNAL_ERROR, LOG_BEHIND) or terminal(folded.state.phase)

@@ -3,63 +3,110 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from control.agentfs import AgentFs
-from control.core.run import LOG_BEHIND
+from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold, terminal
+from control.core.validate import judge
+from control.journal.folding import event_of
 from control.orchestrator.ledger import Ledger
-from control.orchestrator.links import WorkerLink
+from control.orchestrator.links import Key, WorkerLink
+from infra.log import event_logger
 from skyagent.common.v1 import blob_pb2
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import plan_pb2 as plan
 from skyagent.run.v1 import state_pb2 as st
+
+_PAGE = 1000
+
+log = event_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A result, and the stream that it came by."""
+
+    link: WorkerLink
+    result: wire.StepResult
 
 
 @dataclass(slots=True)
 class Results:
-    """The results of one run's attempts, one after another, beside whatever its driver is doing."""
+    """The results of one run's attempts, one after another, beside whatever its driver is doing.
+
+    A report leaves `reports` when it is recorded, so that none is lost with a driver that breaks.
+    """
 
     ledger: Ledger
     agentfs: AgentFs
     woken: asyncio.Event
-    _inbox: asyncio.Queue[tuple[WorkerLink, wire.StepResult]] = field(
-        default_factory=asyncio.Queue["tuple[WorkerLink, wire.StepResult]"]
-    )
+    reports: deque[Report] = field(default_factory=deque[Report])
+    _closed: bool = False
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def put(self, link: WorkerLink, result: wire.StepResult) -> None:
+    def put(self, report: Report) -> None:
         """Takes a result; it is recorded as soon as the journal has room."""
-        self._inbox.put_nowait((link, result))
+        self.reports.append(report)
+        self._arrived.set()
 
     async def record_all(self) -> None:
-        """Records what comes, until cancelled."""
-        while True:
-            link, result = await self._inbox.get()
-            await self.record(link, result)
+        """Records what comes, until `close`."""
+        while not self._closed:
+            await self._arrived.wait()
+            self._arrived.clear()
+            await self.record_rest()
 
-    async def record(self, link: WorkerLink, result: wire.StepResult) -> None:
+    def close(self) -> None:
+        """Lets `record_all` return once it has recorded what has come."""
+        self._closed = True
+        self._arrived.set()
+
+    async def record_rest(self) -> None:
+        """Records what has come so far."""
+        while self.reports:
+            await self.record(self.reports[0])
+            self.reports.popleft()
+
+    async def record(self, report: Report) -> None:
         """Makes a result durable, then lets the worker let go of it."""
-        if self.ledger.folded.attempt(result.key.step_id, result.key.attempt) is None:
-            await self._log_is_behind(link, result)
+        key = Key.of(report.result.key)
+        attempt = self.ledger.folded.attempt(key.step_id, key.attempt)
+        if attempt is None or not attempt.intended_seq:
+            await self.log_is_behind(report.link, f"did attempt {key.attempt} of step {key.step_id}")
             return
-        events = events_of(self.ledger, result, link.worker_id)
-        if events:
-            await self.agentfs.grant(self.ledger.state.tenant, all_blobs(result.outcome))
-            await self.ledger.commit(events)
-        link.recorded(result.key)
+        await self.agentfs.grant(self.ledger.state.tenant, all_blobs(report.result.outcome))
+        if attempt.open or not await self._recorded_late(key, attempt):
+            await self.ledger.commit_now(lambda folded: events_of(folded, report))
+        report.link.recorded(report.result.key)
         self.woken.set()
 
-    async def _log_is_behind(self, link: WorkerLink, result: wire.StepResult) -> None:
-        """The worker did what the log does not know: the log was set back, and a person must look at the run."""
+    async def log_is_behind(self, link: WorkerLink, what: str) -> None:
+        """A worker knows what the log does not: the log was set back, and a person must look at the run."""
         detail = (
-            f"worker {link.worker_id} did attempt {result.key.attempt} of step {result.key.step_id}, which this log"
-            " does not know: it was restored from before; look at what happened, then resume or cancel the run"
+            f"worker {link.worker_id} {what}, which this log does not know: it was restored from before; look at what"
+            " happened, then resume or cancel the run"
         )
-        if self.ledger.state.blocked_reason != LOG_BEHIND:
-            blocked = ev.RunBlocked(reason=LOG_BEHIND, detail=detail)
-            await self.ledger.commit((ev.EventBody(run_blocked=blocked),))
+        log.error("run.log_behind", run_id=self.ledger.head.run_id, worker_id=link.worker_id, what=what)
+        blocked = ev.RunBlocked(reason=LOG_BEHIND, detail=detail)
+        await self.ledger.commit_now(lambda folded: () if _parked(folded) else (ev.EventBody(run_blocked=blocked),))
+        self.woken.set()
+
+    async def _recorded_late(self, key: Key, attempt: st.AttemptRecord) -> bool:
+        """Whether the journal holds a late result of an attempt already, which the fold does not tell."""
+        seq = attempt.intended_seq
+        while page := await self.ledger.journal.read(key.run_id, after_seq=seq, limit=_PAGE):
+            for stored in page:
+                seq = stored.seq
+                if stored.kind == ev.EventBody.LATE_RESULT_FIELD_NUMBER:
+                    late = event_of(stored).body.late_result
+                    if (late.step_id, late.attempt) == (key.step_id, key.attempt):
+                        return True
+        return False
 
 
 def all_blobs(outcome: act.Outcome) -> Sequence[blob_pb2.BlobRef]:
@@ -67,34 +114,49 @@ def all_blobs(outcome: act.Outcome) -> Sequence[blob_pb2.BlobRef]:
     return [blob for blob in (*outcome.blobs, *outcome.browser.files) if blob.digest]
 
 
-def events_of(ledger: Ledger, result: wire.StepResult, worker_id: str) -> Sequence[ev.EventBody]:
+def events_of(folded: RunFold, report: Report) -> Sequence[ev.EventBody]:
     """What a result adds to the journal: once for each attempt, and a late one changes no verdict."""
-    key, outcome = result.key, result.outcome
-    attempt = ledger.folded.node(key.step_id).attempts[key.attempt - 1]
+    key, outcome = report.result.key, report.result.outcome
+    record = folded.node(key.step_id)
+    attempt = record.attempts[key.attempt - 1]
     if attempt.open:
-        finished = ev.StepFinished(step_id=key.step_id, attempt=key.attempt, outcome=outcome, worker_id=worker_id)
+        finished = ev.StepFinished(step_id=key.step_id, attempt=key.attempt, outcome=outcome)
+        finished.worker_id = report.link.worker_id
         return (ev.EventBody(step_finished=finished),)
-    record = ledger.folded.node(key.step_id)
-    if attempt.finished_seq and not _is_substitute(attempt, outcome):
+    if attempt.finished_seq and attempt.outcome_reason != WORKER_AWAY:
         return ()
-    return _late(record, attempt, outcome)
+    return _late(folded, record, attempt, outcome)
 
 
-def _is_substitute(attempt: st.AttemptRecord, outcome: act.Outcome) -> bool:
-    """Whether the recorded outcome was only this node's word for a worker that was away."""
-    return attempt.outcome_reason == "WORKER_AWAY" and outcome.reason != "WORKER_AWAY"
-
-
-def _late(record: st.NodeRecord, attempt: st.AttemptRecord, outcome: act.Outcome) -> Sequence[ev.EventBody]:
-    settled = attempt.effect in (eff.EFFECT_DONE, eff.EFFECT_NONE)
-    contradicts = settled and outcome.effect not in (attempt.effect, eff.EFFECT_UNKNOWN)
-    late = ev.LateResult(step_id=record.node.node_id, attempt=attempt.attempt, outcome=outcome, contradicts=contradicts)
+def _late(
+    folded: RunFold, record: st.NodeRecord, attempt: st.AttemptRecord, outcome: act.Outcome
+) -> Sequence[ev.EventBody]:
+    late = ev.LateResult(step_id=record.node.node_id, attempt=attempt.attempt, outcome=outcome)
+    late.contradicts = _contradicts(attempt, outcome)
     events = [ev.EventBody(late_result=late)]
-    known = outcome.effect in (eff.EFFECT_DONE, eff.EFFECT_NONE)
-    if record.state == ev.NODE_STATE_UNCERTAIN and attempt.attempt == len(record.attempts) and known:
-        resolved = ev.UncertaintyResolved(
-            step_id=record.node.node_id, attempt=attempt.attempt, effect=outcome.effect, source="late result"
-        )
-        resolved.note = outcome.message or "the worker reported after all"
+    effect = _proven(record, outcome)
+    last = attempt.attempt == len(record.attempts)
+    if record.state == ev.NODE_STATE_UNCERTAIN and last and effect and not terminal(folded.state.phase):
+        resolved = ev.UncertaintyResolved(step_id=record.node.node_id, attempt=attempt.attempt, effect=effect)
+        resolved.source, resolved.note = "late result", outcome.message or "the worker reported after all"
         events.append(ev.EventBody(uncertainty_resolved=resolved))
     return events
+
+
+def _contradicts(attempt: st.AttemptRecord, outcome: act.Outcome) -> bool:
+    """Whether a late result says otherwise than the person or the probe did."""
+    probed = {plan.HOLDS_YES: eff.EFFECT_DONE, plan.HOLDS_NO: eff.EFFECT_NONE}.get(attempt.holds, attempt.effect)
+    said = attempt.effect if attempt.effect in (eff.EFFECT_DONE, eff.EFFECT_NONE) else probed
+    return {said, outcome.effect} == {eff.EFFECT_DONE, eff.EFFECT_NONE}
+
+
+def _proven(record: st.NodeRecord, outcome: act.Outcome) -> eff.Effect.ValueType | None:
+    """What a late result settles: that nothing happened, or that it happened and all that was claimed of it holds."""
+    if outcome.effect == eff.EFFECT_NONE:
+        return eff.EFFECT_NONE
+    holds = judge(record.node.step.postconditions, outcome, {}).holds == plan.HOLDS_YES
+    return eff.EFFECT_DONE if outcome.effect == eff.EFFECT_DONE and holds else None
+
+
+def _parked(folded: RunFold) -> bool:
+    return folded.state.blocked_reason == LOG_BEHIND or terminal(folded.state.phase)

@@ -39,12 +39,13 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
         ledger = Ledger(journal, runtime.clock, runtime.ids, head)
         attempts = Attempts(ledger, links, judge, runtime.clock, runtime.ids, runtime.telemetry)
         woken = asyncio.Event()
+        results = Results(ledger, agentfs, woken)
         return Driver(
             ledger=ledger,
             attempts=attempts,
             own_steps=OwnSteps(ledger, blobs, agentfs, runtime.ids, templates),
-            results=Results(ledger, agentfs, woken),
-            intents=OpenIntents(ledger, links, attempts, runtime.clock, runtime.settings.lease),
+            results=results,
+            intents=OpenIntents(ledger, links, attempts, results, runtime.clock, runtime.settings.lease),
             links=links,
             clock=runtime.clock,
             ids=runtime.ids,
@@ -53,7 +54,7 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
             woken=woken,
         )
 
-    owner = Owner(journal, node, runtime.clock, new_driver)
+    owner = Owner(journal, node, runtime.clock, runtime.ids, new_driver)
     lease = runtime.settings.lease
     servicer = WorkerServicer(links, owner, blobs, runtime.clock, runtime.ids, lease, node.node_id)
     runtime.background("orchestrator.owner", owner.run)

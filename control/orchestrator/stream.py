@@ -8,10 +8,10 @@ from typing import Protocol
 
 import grpc
 
-from control.orchestrator.links import Key, WorkerLink, WorkerLinks
+from control.orchestrator.links import Key, Standing, WorkerLink, WorkerLinks
 from infra.blobs import BlobStore
 from infra.clock import Clock
-from infra.errors import Conflict, InvalidArgument, Precondition, Unimplemented, Violation
+from infra.errors import Conflict, InvalidArgument, Precondition, SkyError, Unavailable, Unimplemented, Violation
 from infra.ids import Ids
 from infra.log import event_logger
 from infra.settings import LeaseSettings
@@ -19,7 +19,6 @@ from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.execution.v1 import worker_service_pb2_grpc as rpc
 
 PROTOCOL_VERSION = 1
-_KEEPS = frozenset({wire.HELD_STATE_RUNNING, wire.HELD_STATE_DONE, wire.HELD_STATE_LOST})
 
 log = event_logger(__name__)
 
@@ -118,17 +117,17 @@ class WorkerServicer(rpc.WorkerServiceServicer):
     async def _greet(self, first: wire.ControlRequest) -> WorkerLink:
         hello = first.hello
         link = WorkerLink(hello, self._ids.ulid(), self._clock.monotonic(), applied_seq=first.seq)
-        link.known = {Key.of(held.key) for held in hello.held if held.state in _KEEPS}
-        before = self._links.by_id.get(hello.worker_id)
-        if before is not None:
-            before.close()
+        link.standing = {Key.of(held.key): Standing.HELD for held in hello.held}
         runs = {held.key.run_id for held in hello.held} | set(hello.capabilities.resident_runs)
         welcome = wire.Welcome(session_id=link.session_id, node_id=self._node_id, protocol_version=PROTOCOL_VERSION)
         welcome.ended_runs.extend(await self._runs.ended(runs))
         welcome.heartbeat_interval.FromMilliseconds(int(self._lease.heartbeat * 1000))
         welcome.lease_ttl.FromMilliseconds(int(self._lease.ttl * 1000))
         link.send(wire.ControlResponse(welcome=welcome))
+        before = self._links.by_id.get(hello.worker_id)
         self._links.by_id[hello.worker_id] = link
+        if before is not None:
+            before.close()
         log.info("worker.connected", worker_id=link.worker_id, kind=link.kind, held=len(hello.held))
         self._runs.worker_changed()
         return link
@@ -157,7 +156,7 @@ class WorkerServicer(rpc.WorkerServiceServicer):
     async def _handle(self, link: WorkerLink, request: wire.ControlRequest) -> None:
         match request.WhichOneof("frame"):
             case "step_result":
-                await self._runs.result(link, request.step_result)
+                await self._result(link, request.step_result)
             case "credit":
                 link.credits += request.credit.steps
                 self._runs.worker_has_room()
@@ -169,8 +168,16 @@ class WorkerServicer(rpc.WorkerServiceServicer):
                 await self._runs.state(link, request.step_state)
             case "inventory":
                 link.inventory = request.inventory
+            case "goodbye":
+                link.leaving = True
             case _:
                 pass
+
+    async def _result(self, link: WorkerLink, result: wire.StepResult) -> None:
+        try:
+            await self._runs.result(link, result)
+        except SkyError as error:  # whatever it was, the worker keeps the outcome: it dials again and reports again
+            raise Unavailable("RESULT_NOT_TAKEN", f"a result could not be taken: {error}") from error
 
 
 async def _bytes(first: wire.PutBlobRequest, frames: AsyncIterator[wire.PutBlobRequest]) -> AsyncIterator[bytes]:

@@ -11,8 +11,6 @@ from struct import Struct
 
 from blake3 import blake3
 
-HASH_BYTES = 32
-
 _EVENT = b"skyagent.journal.event.v1\0"
 _RUN = b"skyagent.journal.run.v1\0"
 _FORK = b"skyagent.journal.fork.v1\0"

@@ -228,3 +228,22 @@ async def test_pages_of_questions_hold_each_once(world: World) -> None:
         if not token:
             break
     assert seen == [question.approval_id for question in questions]
+
+
+async def test_the_longest_overdue_questions_come_first_and_no_more_than_asked_for(world: World) -> None:
+    run = await world.owned()
+    late, early, answered = world.question(3000), world.question(1000), world.question(2000)
+    await world.journal.append(replace(world.result(run), new_approvals=(late, early, answered)))
+    await decide(world, await world.journal.approval(answered.approval_id), DENIED)
+    await world.clock.advance(5)
+    due = await world.journal.due_approvals()
+    assert [question.approval_id for question in due] == [early.approval_id, late.approval_id]
+    assert [question.approval_id for question in await world.journal.due_approvals(limit=1)] == [early.approval_id]
+
+
+async def test_a_page_that_holds_the_last_question_is_the_last_page(world: World) -> None:
+    run = await world.owned()
+    questions = (world.question(), world.question())
+    await world.journal.append(replace(world.result(run), new_approvals=questions))
+    page = await world.journal.approvals(ApprovalQuery(TENANT, page_size=2))
+    assert (len(page.approvals), page.next_page_token) == (2, "")

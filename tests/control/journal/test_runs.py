@@ -253,3 +253,52 @@ async def test_a_damaged_snapshot_is_no_snapshot(world: World) -> None:
     await world.journal.save_snapshot(snapshot)
     await world.db.transact(lambda c: c.exec_driver_sql("UPDATE snapshots SET state = x'00'"))
     assert await world.journal.load_snapshot(snapshot.run_id, fold_version=1) is None
+
+
+async def test_a_page_that_holds_the_last_run_is_the_last_page(world: World) -> None:
+    for _ in range(2):
+        await world.created()
+    page = await world.journal.runs(RunQuery(TENANT, page_size=2))
+    assert (len(page.runs), page.next_page_token) == (2, "")
+
+
+async def test_what_is_derived_from_other_runs_stays_when_one_is_erased(world: World) -> None:
+    run, other = await world.owned(), await world.owned()
+    for each in (run, other):
+        await world.journal.append(replace(world.result(each), projection=Projection("RUNNING", b"state")))
+        await world.journal.save_snapshot(Snapshot(each.run_id, 2, 1, b"state"))
+    await world.journal.erase(run.run_id, (1,))
+    assert await world.journal.load_snapshot(run.run_id, fold_version=1) is None
+    assert await world.journal.load_snapshot(other.run_id, fold_version=1) is not None
+    assert (await world.journal.listing(run.run_id, tenant=TENANT)).projection is None
+    assert (await world.journal.listing(other.run_id, tenant=TENANT)).projection is not None
+    assert [event.payload for event in await world.journal.read(other.run_id)] == [b"created", b"result"]
+
+
+async def test_a_snapshot_of_one_run_does_not_replace_that_of_another(world: World) -> None:
+    snapshots = [Snapshot(world.ids.ulid(), 7, 1, bytes([n])) for n in range(2)]
+    for snapshot in snapshots:
+        await world.journal.save_snapshot(snapshot)
+    assert [await world.journal.load_snapshot(s.run_id, fold_version=1) for s in snapshots] == snapshots
+
+
+async def test_dropping_projections_drops_snapshots_too(world: World) -> None:
+    snapshot = Snapshot(world.ids.ulid(), 7, 1, b"state")
+    await world.journal.save_snapshot(snapshot)
+    await world.journal.drop_projections()
+    assert await world.journal.load_snapshot(snapshot.run_id, fold_version=1) is None
+
+
+async def test_a_snapshot_by_another_fold_takes_the_place_of_the_former(world: World) -> None:
+    former = Snapshot(world.ids.ulid(), 7, 1, b"former")
+    await world.journal.save_snapshot(former)
+    await world.journal.save_snapshot(replace(former, seq=3, fold_version=2))
+    assert await world.journal.load_snapshot(former.run_id, fold_version=2) is not None
+    assert await world.journal.load_snapshot(former.run_id, fold_version=1) is None
+
+
+async def test_heads_of_every_tenant_come_in_pages_oldest_first(world: World) -> None:
+    runs = [await world.created(tenant) for tenant in ("a", "b", "a")]
+    first = await world.journal.heads(limit=2)
+    rest = await world.journal.heads(after=first[-1].run_id)
+    assert [head.run_id for head in (*first, *rest)] == [run.run_id for run in runs]

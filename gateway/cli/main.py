@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Noun] = {
     "audit": Noun("Verify the journals.", "audit"),
     "serve": Noun("Run services of the control plane in this process.", "serve"),
     "worker": Noun("Run a worker in this process.", "worker"),
+    "dashboard": Noun("Print the address of the dashboard, with the key to it.", "dashboard"),
     "doctor": Noun("Check this machine and say how to mend it.", "doctor"),
     "version": Noun("Show the version.", "version"),
     "completion": Noun("Print the completion script of a shell.", "completion"),

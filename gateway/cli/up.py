@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from gateway.cli.dashboard import dashboard_address
 from gateway.cli.exits import Exit
 from gateway.cli.session import perform
 from gateway.supervisor.board import STATUS_FILE, Board, Part, State, read_mesh
@@ -47,7 +48,7 @@ async def foreground(settings: Settings, clock: Clock) -> Exit:
         async with running_mesh(settings, programs_of(settings, clock), clock=clock, ids=system_ids(clock)) as board:
             board.on_change(_tell)
             async with asyncio.TaskGroup() as group:
-                welcoming = group.create_task(_welcome(board, began, clock))
+                welcoming = group.create_task(_welcome(board, settings, began, clock))
                 received = await told
                 welcoming.cancel()
             console.print("[dim]ending: finishing what is in hand[/dim]")
@@ -89,7 +90,9 @@ def _tell(part: Part) -> None:
     console.print(f"[{colour}]{part.state.value:<10}[/{colour}] {part.name}{pid}{port}{again}{detail}")
 
 
-async def _welcome(board: Board, began: float, clock: Clock) -> None:
+async def _welcome(board: Board, settings: Settings, began: float, clock: Clock) -> None:
     await board.until_ready()
     seconds = clock.monotonic() - began
     console.print(f"[bold]{board.mesh.address}[/bold]  ready in {seconds:.1f} s; Ctrl-C ends it")
+    if console.is_terminal:  # a log should not hold the key
+        console.print(f"dashboard  {dashboard_address(settings)}")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gateway.supervisor.board import STATUS_FILE, Mesh, Part, State, read_mesh
 from gateway.supervisor.lock import holder
-from gateway.supervisor.programs import inventory_path
 from infra.processes import process_id
 from infra.settings import Settings
 
@@ -21,6 +20,11 @@ class Owned:
     name: str
     pid: int
     worker: str
+
+
+def inventory_path(settings: Settings, worker_id: str) -> Path:
+    """Where a worker writes what is alive on it."""
+    return settings.workers_dir / worker_id / "inventory.json"
 
 
 def running(settings: Settings) -> Mesh | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from gateway.envoy.process import command
 from gateway.supervisor import readiness
 from gateway.supervisor.keeper import Program
+from gateway.supervisor.live import inventory_path
 from infra.clock import Clock
 from infra.settings import Settings, environment, split_address
 
@@ -42,11 +43,6 @@ def programs_of(settings: Settings, clock: Clock) -> tuple[Program, ...]:
 def envoy_configuration(settings: Settings) -> Path:
     """Where Envoy's rendered configuration is."""
     return settings.run_dir / "envoy.json"
-
-
-def inventory_path(settings: Settings, worker_id: str) -> Path:
-    """Where a worker writes what is alive on it."""
-    return settings.workers_dir / worker_id / "inventory.json"
 
 
 def skyagent(*arguments: str) -> tuple[str, ...]:

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from evals.sites import ledger
 from gateway.supervisor.leftovers import marker_of
 from infra.processes import ProcessId, alive, find_marked, process_id
 from infra.settings import GatewaySettings, Settings
+from tests.gateway.http import Gateway, post
 from tests.gateway.test_cli import Said
 from tests.gateway.test_supervisor import REPOSITORY
 
@@ -31,7 +33,11 @@ class Place:
 
     async def skyagent(self, *arguments: str, **variables: str) -> Said:
         """Runs a command to its end."""
-        process = await asyncio.create_subprocess_exec(
+        return await self.end(await self.start(*arguments, **variables))
+
+    async def start(self, *arguments: str, **variables: str) -> asyncio.subprocess.Process:
+        """Starts a command."""
+        return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gateway.cli", *arguments),
             env={**os.environ, **self._variables(), **variables},
             cwd=REPOSITORY,
@@ -39,8 +45,17 @@ class Place:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+
+    async def end(self, process: asyncio.subprocess.Process) -> Said:
+        """Its exit code and what it printed."""
         out, err = await process.communicate()
         return Said(process.returncode or 0, out.decode(), err.decode())
+
+    def gateway(self) -> Gateway:
+        """The gateway of this place, for curl."""
+        settings = self.settings
+        token = settings.token_path.read_text()
+        return Gateway(settings.gateway.port, token, settings.worker_token_path.read_text(), 0, settings.data_dir)
 
     async def status(self) -> dict[str, list[dict[str, object]]]:
         """What `status --json` says."""
@@ -131,6 +146,71 @@ async def test_an_unknown_template_is_a_usage_error_that_names_the_known_ones(pl
     assert "nonsense" in said.err
     assert "self_test" in said.err
     assert not place.left()
+
+
+async def test_an_interrupted_run_takes_its_own_mesh_with_it(place: Place) -> None:
+    running = await place.start("run", "--template", "self_test", "--set", "steps=100000")
+    assert running.stdout is not None
+    await running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    said = await place.end(running)
+    assert (said.code, said.err) == (130, "")
+    assert not place.left()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_up_ends_calmly_when_it_is_told_to(place: Place, number: signal.Signals, code: int) -> None:
+    up = await place.start("up")
+    assert up.stdout is not None
+    while b"ready in" not in await up.stdout.readline():
+        pass
+    up.send_signal(number)
+    said = await place.end(up)
+    assert (said.code, said.err) == (code, "")
+    assert not place.left()
+
+
+async def test_the_plain_paths_create_read_pause_and_resume(place: Place) -> None:
+    await place.skyagent("up", "--detach")
+    gateway = place.gateway()
+    spec = '{"spec": {"goal": "nothing", "template": "self_test", "inputs": [{"name": "steps", "value": "100000"}]}}'
+    created = json.loads((await gateway.own("/missions", *post(spec))).body)
+    run = f"/runs/{created['runId']}"
+    paused = json.loads((await gateway.own(f"{run}/pause", *post("{}"))).body)
+    assert paused["run"]["phase"] in ("RUN_PHASE_PAUSING", "RUN_PHASE_PAUSED")
+    resumed = await gateway.own(f"{run}/resume", *post("{}"))
+    assert resumed.status == 200
+    assert json.loads((await gateway.own(run)).body)["run"]["runId"] == created["runId"]
+
+
+async def test_a_question_without_a_terminal_is_exit_code_3_and_answered_later(place: Place, tmp_path: Path) -> None:
+    browsing = Place(place.settings.model_copy(update={"workers": {"browser": 1}}))
+    account = ledger.Account("clerk", password="correct horse", signing_key="k" * 50)
+    rows = tmp_path / "rows.csv"
+    rows.write_text(
+        "invoice number,supplier,contact email,issue date,category,amount,currency\n"
+        "INV-1,Acme,a@acme.example,2026-01-02,Consulting,12000.00,EUR\n"
+    )
+    async with ledger.running(tmp_path / "ledger", account) as application:
+        up = await browsing.skyagent("up", "--detach", SKYAGENT_SECRET_CLERK=account.password)
+        assert up.code == 0, up.err
+        asked = await browsing.skyagent(
+            *("run", "--template", "data_entry", "--site", application.url, "--input", f"rows={rows}"),
+            *("--input", f"form=/{ledger.FORM_PATH}", "--input", f"list=/{ledger.LIST_PATH}?q={{key}}"),
+            *("--input", "username=clerk", "--input", "password={{secret:clerk}}", "--approve-above", "1000"),
+        )
+        assert asked.code == 3, asked.err
+        (question,) = (await browsing.skyagent("approvals", "ls")).lines
+        assert "12000.00" in str(question)
+        approved = await browsing.skyagent("approvals", "approve", str(question["record"]["approvalId"]))
+        assert approved.code == 0
+        ended = await browsing.skyagent("runs", "watch", str(question["runId"]))
+        assert ended.code == 0
+        artifacts = await browsing.skyagent("artifacts", "ls")
+        (table,) = [line for line in artifacts.lines if str(line["name"]).endswith(".csv")]
+        fetched = await browsing.skyagent("artifacts", "get", str(table["artifactId"]), "-o", str(tmp_path / "out.csv"))
+        assert fetched.code == 0
+        assert "INV-1" in (tmp_path / "out.csv").read_text()
 
 
 async def test_a_corrupt_journal_is_one_clear_error(place: Place) -> None:

@@ -220,6 +220,11 @@ class Journal:
         rows = self._execute("SELECT * FROM steps WHERE state <> 'RELEASED' ORDER BY begun_ms, step_id, attempt")
         return [_record(row) for row in rows.fetchall()]
 
+    def run_ids(self) -> list[str]:
+        """Every run of which a key is kept, oldest first."""
+        rows = self._execute("SELECT run_id FROM steps GROUP BY run_id ORDER BY min(begun_ms), run_id")
+        return [run_id for (run_id,) in rows.fetchall()]
+
     def lose_begun(self) -> None:
         """Only for the holder at open: whoever began these is dead, and how far it came is not known."""
         self._execute("UPDATE steps SET state = 'LOST', done_ms = ? WHERE state = 'BEGUN'", (self._clock.now_ms(),))

@@ -19,6 +19,7 @@ from infra.log import event_logger
 from skyagent.execution.v1 import worker_service_pb2 as pb
 
 PROTOCOL_VERSION: Final = 1
+MAX_RESIDENT_RUNS: Final = 4096  # the contract's bound; the next Hello names the next ones
 MAX_UNRELEASED: Final = 2048  # outcomes that nobody records; then no more work is asked for
 
 log = event_logger(__name__)
@@ -37,7 +38,8 @@ class Introduction:
     capacity: int
     version: str
 
-    def hello(self, held: list[Record], resident_runs: set[str]) -> pb.Hello:
+    def hello(self, held: list[Record], resident_runs: list[str]) -> pb.Hello:
+        """The whole of it."""
         return pb.Hello(
             worker_id=self.worker_id,
             incarnation_id=self.incarnation_id,
@@ -47,7 +49,7 @@ class Introduction:
                 actions=self.actions,
                 labels=self.labels,
                 max_concurrent_steps=self.capacity,
-                resident_runs=sorted(resident_runs),
+                resident_runs=resident_runs[:MAX_RESIDENT_RUNS],
                 version=self.version,
             ),
             held=map(wire.held_step, held),
@@ -76,7 +78,7 @@ class Session:
         """Hello and Welcome; then everything that the control plane may not know is told again."""
         parts = self._parts
         held = await parts.journal.submit(Journal.unreleased)
-        resident = {session.run_id for session in parts.executor.inventory().sessions}
+        resident = await self._resident_runs()
         asked_at = parts.clock.monotonic()
         welcome = await self._stream.greet(introduction.hello(held, resident))
         log.info("worker.connected", node=welcome.node_id, session=welcome.session_id, held=len(held))
@@ -116,6 +118,11 @@ class Session:
         """Ends the stream now."""
         self._stream.close()
 
+    async def _resident_runs(self) -> list[str]:
+        """Runs that have anything here, be it only keys: Welcome says which of them are over."""
+        sessions = (session.run_id for session in self._parts.executor.inventory().sessions)
+        return list(dict.fromkeys([*sessions, *await self._parts.journal.submit(Journal.run_ids)]))
+
     async def _reconcile(self, ended_runs: set[str]) -> None:
         for run_id in ended_runs:
             self._parts.group.create_task(self._end_run(run_id))
@@ -148,6 +155,9 @@ class Session:
 
     def _apply(self, frame: pb.ControlResponse) -> None:
         match frame.WhichOneof("frame"):
+            case "assign" | "cancel" | "inspect" as kind if fault := wire.fault_of(_key_of(frame)):
+                # Such a key cannot be answered either: the answer would break the contract, too.
+                log.error("worker.frame_invalid", frame=kind, fault=fault)
             case "assign":
                 self._parts.joints.reach(Joint.ASSIGNED)
                 self._credit = max(0, self._credit - 1)
@@ -188,3 +198,9 @@ class Session:
             await self._parts.executor.end_run(run_id)
         except Exception as failure:  # noqa: BLE001  # a session that does not close must not end the worker
             log.error("worker.run_not_ended", run_id=run_id, error=failure)  # noqa: TRY400  # it adds the traceback
+
+
+def _key_of(frame: pb.ControlResponse) -> pb.StepKey:
+    if frame.HasField("assign"):
+        return frame.assign.key
+    return frame.cancel.key if frame.HasField("cancel") else frame.inspect.key

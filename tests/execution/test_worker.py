@@ -63,6 +63,7 @@ async def test_accepts_executes_reports_and_then_asks_for_more(
     async with working(actor, settings(plane.address, tmp_path, max_concurrent_steps=1)):
         link = await plane.meet()
         await link.next("credit")
+        before = SystemClock().now_ms()
         asked = assign(step_key(), noop(b"ping"))
         asked.tenant = "acme"
         asked.allowed_hosts.append("example.com")
@@ -76,7 +77,8 @@ async def test_accepts_executes_reports_and_then_asks_for_more(
         assert result.key == asked.key
         assert (result.outcome.status, result.outcome.effect, result.outcome.message) == (OK, DONE, "pong")
         assert result.action_digest == asked.action_digest
-        assert result.outcome.HasField("start_time")
+        began, ended = result.outcome.start_time.ToMilliseconds(), result.outcome.end_time.ToMilliseconds()
+        assert before <= began <= ended <= SystemClock().now_ms()
         assert (await link.next("credit")).credit.steps == 1
 
 
@@ -619,6 +621,40 @@ async def test_dials_again_when_the_control_plane_comes_back(tmp_path: Path) -> 
         link = await plane.meet()
         link.assign(assign())
         assert (await link.result()).outcome.status == OK
+
+
+async def test_a_run_of_which_only_keys_are_left_is_named_until_it_is_known_to_be_over(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    async with working(Immediate(), settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        key = link.assign(assign())
+        await link.result()
+        link.recorded(key)
+        link.inspect(key)
+        await link.state()
+        link.close()
+        link = await plane.accept()
+        hello = await link.hello()
+        assert (list(hello.held), list(hello.capabilities.resident_runs)) == ([], [ulid(1)])
+        link.welcome(ended_runs=[ulid(1)])
+        link.assign(assign())
+        assert (await link.result()).outcome.reason == "RUN_ENDED"
+        link.close()
+        assert not (await (await plane.accept()).hello()).capabilities.resident_runs
+
+
+async def test_a_frame_whose_key_is_no_key_is_passed_over(plane: ControlPlane, tmp_path: Path) -> None:
+    actor = Immediate()
+    async with working(actor, settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        broken = pb.StepKey(run_id="run", step_id="step", attempt=1)
+        link.assign(assign(broken))
+        link.cancel(broken)
+        link.inspect(broken)
+        link.assign(assign())
+        assert (await link.result()).key == step_key()
+        assert [execution.step_id for execution in actor.executed] == [ulid(1)]
 
 
 async def test_a_frame_of_a_later_protocol_is_passed_over(plane: ControlPlane, tmp_path: Path) -> None:

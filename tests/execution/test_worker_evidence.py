@@ -95,6 +95,25 @@ async def test_a_result_waits_for_a_store_that_is_away(
         assert (await link.result()).outcome.blobs[0].digest in plane.blobs
 
 
+async def test_a_result_whose_run_ended_while_it_waited_for_the_store_is_not_told(
+    plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uplink, "UPLOAD_RETRY", 0.001)
+    actor = Immediate()
+    actor.evidence = b"seen"
+    plane.stores = False
+    async with working(actor, settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        link.assign(assign())
+        await plane.put_tried.wait()
+        link.send(pb.ControlResponse(run_ended=pb.RunEnded(run_id=ulid(1))))
+        assert await actor.ended_runs.get() == ulid(1)
+        plane.stores = True
+        for step in range(2, 12):
+            link.assign(assign(step_key(step, run=2)))
+            assert (await link.result()).key.run_id == ulid(2)
+
+
 async def test_evidence_is_stored_again_at_a_control_plane_that_never_got_it(tmp_path: Path) -> None:
     actor = Actor()
     actor.evidence = b"seen"

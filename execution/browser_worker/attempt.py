@@ -9,7 +9,7 @@ from typing import Final
 from playwright.async_api import Error as PlaywrightError
 
 from execution.browser_worker import evidence, outcomes
-from execution.browser_worker.actions import ACTIONS, DIALOG_PROOF, LOADS, LOOKS
+from execution.browser_worker.actions import ACTIONS, DIALOG_PROOF, INDEPENDENT, LOADS, LOOKS
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import BrowserDied, DocumentGone, Refused, Stopped
 from infra.errors import SkyError
@@ -69,7 +69,9 @@ class Attempt:
             message = f"the document went away while acting; the tab is now at {step.tab.url}"
             return self._failed(pb.BROWSER_STATUS_NAVIGATED, message)
         except TimeoutError:
-            return self._failed(pb.BROWSER_STATUS_TIMEOUT, f"{self._name} was not done within {limit:g} s")
+            waits = step.tab.network.loading()
+            still = f"; the tab still waits for {waits.exchange.method} {waits.exchange.url}" if waits else ""
+            return self._failed(pb.BROWSER_STATUS_TIMEOUT, f"{self._name} was not done within {limit:g} s{still}")
         except Refused as refusal:
             return (
                 outcomes.refused("REFUSED", str(refusal)) if not step.dispatched else self._broken("REFUSED", refusal)
@@ -93,6 +95,8 @@ class Attempt:
 
     async def _act(self) -> None:
         step = self._step
+        if self._name not in INDEPENDENT and not step.action.extract.url:
+            await step.tab.until_loaded()
         await ACTIONS[self._name](step, step.action)
         if self._name not in LOOKS:
             await step.tab.settle(step.mark)
@@ -177,7 +181,7 @@ class Attempt:
         if wanted.scope == pb.OBSERVE_SCOPE_UNSPECIFIED:
             unasked = self._name in LOOKS and not step.action.HasField("observe_after")
             wanted.scope = pb.OBSERVE_SCOPE_NONE if unasked else pb.OBSERVE_SCOPE_DIFF
-        if wanted.scope == pb.OBSERVE_SCOPE_NONE or step.session.tab.dialog:
+        if wanted.scope == pb.OBSERVE_SCOPE_NONE or not step.session.tab.answers:
             return
         try:
             await step.observe(wanted)

@@ -22,13 +22,15 @@ from skyagent.common.v1.blob_pb2 import BlobRef
 log = event_logger(__name__)
 
 JPEG_QUALITY: Final = 60
+#: Seconds; a page that paints nothing new may never answer.
+_PICTURE_LIMIT: Final = 3.0
 
 
 async def picture(
     step: Step, tab: Tab, *, png: bool = False, clip: dict[str, float] | None = None, full_page: bool = False
 ) -> bytes:
     """An image of the viewport, of the whole page, or of a box of the page; secrets that the page repeats are dots."""
-    if secrets := step.vault.given_out:
+    if (secrets := step.vault.given_out) and tab.answers:
         hidden: list[Json] = [*secrets]
         for document in await tab.worlds.all():
             await document.call(bool, "maskSecrets", hidden)
@@ -78,11 +80,12 @@ async def of_reading(step: Step) -> list[BlobRef]:
 
 
 async def _picture_or_none(step: Step, tab: Tab) -> bytes | None:
-    if tab.dialog:
+    if tab.dialog or (step.vault.given_out and not tab.answers):
         return None
     try:
-        return await picture(step, tab)
-    except (PlaywrightError, DocumentGone) as error:
+        async with asyncio.timeout(_PICTURE_LIMIT):
+            return await picture(step, tab)
+    except (PlaywrightError, DocumentGone, TimeoutError) as error:
         log.warning("evidence.no_picture", url=tab.url, error=error)
         return None
 
@@ -91,6 +94,8 @@ async def _text(step: Step, tab: Tab) -> str:
     """What was seen, whole, even where the outcome carries only the changes."""
     if tab.dialog:
         return f"dialog ({tab.dialog.type}): {tab.dialog.message}"
+    if not tab.answers:
+        return f"waiting for a document; shown before: {tab.url}"
     try:
         view = step.view or await observe.look(tab, whole=False)
         return observe.render(view, step.ids.secret()[:12], status=tab.network.document_status)

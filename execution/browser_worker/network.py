@@ -77,9 +77,10 @@ class Network:
         """Whether anything that was asked for since then is still on its way."""
         return any(not each.done and each.exchange.resource_type not in _ENDLESS for each in self.since(mark))
 
-    def loading(self, mark: int) -> bool:
-        """Whether a document for the whole tab is on its way."""
-        return any(each.main and not each.done for each in self.since(mark))
+    def loading(self) -> Flight | None:
+        """The document for the whole tab that is on its way. Chromium runs no script in the tab until it has come."""
+        last = self.document(0)
+        return last if last and not last.settled else None
 
     def document(self, mark: int) -> Flight | None:
         """The last document for the whole tab that was asked for since then."""

@@ -105,6 +105,7 @@ class Session:
                     elif not page.is_closed():
                         self.tabs.append(await self.watch(page))
                         self.active = len(self.tabs) - 1
+                        await self.tab.settle(0)
         chosen = self.tab if self.tabs else None
         self.tabs = [each for each in self.tabs if not each.page.is_closed()]
         if not self.tabs:

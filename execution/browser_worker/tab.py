@@ -43,6 +43,8 @@ class Tab:
         self._clock = clock
         self._refusal: Callable[[str], str] = lambda _: ""
         self._unattended = False
+        #: Windows that the page has opened and that are not ready to be taken over yet.
+        self._opening = 0
 
     async def open(self, refusal: Callable[[str], str], *, unattended: bool = False) -> None:
         """Begins to watch; `refusal` says why an address may not be opened. Unattended: dialogs are dismissed."""
@@ -53,6 +55,7 @@ class Tab:
         self.page.on("popup", self._popped_up)
         self.page.on("crash", lambda _: self.crashed.set())
         await self.worlds.open()
+        self.cdp.on("Page.windowOpen", self._window_opened)
 
     async def _guard(self, cdp: Cdp) -> None:
         """Playwright's routes do not see redirects; this does, before the request leaves."""
@@ -62,6 +65,11 @@ class Tab:
     @property
     def cdp(self) -> Cdp:
         return self.worlds.cdp
+
+    @property
+    def answers(self) -> bool:
+        """Whether scripts run in the page now: no dialog is open and no document is on its way."""
+        return self.dialog is None and self.network.loading() is None
 
     @property
     def url(self) -> str:
@@ -101,7 +109,11 @@ class Tab:
         self.downloads.append(download)
         self.network.stir()
 
+    def _window_opened(self, _event: Record) -> None:
+        self._opening += 1
+
     def _popped_up(self, page: Page) -> None:
+        self._opening = max(0, self._opening - 1)
         self.popups.append(page)
         self.network.stir()
 
@@ -110,7 +122,7 @@ class Tab:
         still = stillness or self._config.stillness
         until = self._clock.monotonic() + (limit or self._config.settle_limit)
         while (left := until - self._clock.monotonic()) > 0 and self.dialog is None:
-            if self.network.loading(mark):
+            if self.network.loading() or self._opening:
                 await self.network.stirred(left)
                 continue
             try:
@@ -122,7 +134,14 @@ class Tab:
                 return True
             if self.network.busy(mark):
                 await self.network.stirred(max(0.0, until - self._clock.monotonic()))
+        # A window that did not come by now was kept from opening.
+        self._opening = 0
         return False
+
+    async def until_loaded(self) -> None:
+        """Waits until no document is on its way, because a tab answers nothing meanwhile."""
+        while self.network.loading() and self.dialog is None:
+            await self.network.stirred(1.0)
 
     async def until_document(self, mark: int, epoch: int) -> None:
         """Waits until a document that was asked for since the mark has arrived and can be used, or has failed."""

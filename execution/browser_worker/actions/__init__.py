@@ -38,6 +38,8 @@ ACTIONS: Final[Mapping[str, Perform]] = {
 
 #: These answer an open dialog or look past it; every other action must wait until it is answered.
 DIALOG_PROOF: Final = frozenset({"handle_dialog"})
+#: These do not need the document that the tab shows to answer.
+INDEPENDENT: Final = frozenset({"navigate", "tabs", "handle_dialog", "pdf"})
 #: These show the page as it is and need no observation afterwards.
 LOOKS: Final = frozenset({"observe", "extract", "screenshot", "pdf"})
 #: These load a document.

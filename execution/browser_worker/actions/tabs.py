@@ -22,12 +22,14 @@ async def tabs(step: Step, action: pb.TabsAction) -> None:
         case pb.TABS_OPERATION_SELECT:
             session.active = _index(step, action.index)
             step.begin_in(session.tab)
+            await session.tab.page.bring_to_front()
         case pb.TABS_OPERATION_CLOSE:
             step.dispatch()
             closing = session.tabs[_index(step, action.index)]
             await closing.page.close()
             await session.adopt_popups()
             step.begin_in(session.tab)
+            await session.tab.page.bring_to_front()
         case _:
             pass
     await step.list_tabs()

@@ -153,8 +153,12 @@ async def test_a_save_whose_answer_does_not_come_has_an_unknown_effect(hands: Ha
     action = hands.action(ONCE, click=click)
     action.browser.timeout.FromMilliseconds(700)
     outcome = await hands.execute(action)
+    beside = await hands.do(READ, extract=pb.ExtractAction(url=f"{site.url}/table"))
     site.slow.set()
+    late = await hands.look()
     assert (outcome.status, status(outcome), outcome.effect) == (OUTCOME_STATUS_FAILED, "TIMEOUT", EFFECT_UNKNOWN)
+    assert f"still waits for POST {site.url}/slow-save" in outcome.message
+    assert (status(beside), late.title) == ("OK", "Saved")
 
 
 async def test_a_confirmation_stops_everything_until_it_is_answered(hands: Hands) -> None:

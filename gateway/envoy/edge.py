@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
 from gateway.envoy.services import PUBLIC
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
@@ -50,6 +52,11 @@ class Edge:
     descriptors: Path = GENERATED / "descriptors.binpb"
     openapi: Path = GENERATED / "openapi.json"
     max_seconds: int = 3600
+
+    @property
+    def contract(self) -> FileDescriptorSet:
+        """What the services understand."""
+        return FileDescriptorSet.FromString(self.descriptors.read_bytes())
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping
 
 from gateway.envoy.edge import Edge, Json, any_of, header, typed
+from gateway.envoy.services import methods
+from gateway.envoy.strictness import strict_script
 
 BUFFER = "envoy.filters.http.buffer"
 HEADERS = "envoy.filters.http.header_mutation"
 JWT = "envoy.filters.http.jwt_authn"
+STRICT = "skyagent.strict"
 LUA = "envoy.filters.http.lua"
 RBAC = "envoy.filters.http.rbac"
 TRANSCODER = "envoy.filters.http.grpc_json_transcoder"
@@ -70,6 +73,7 @@ def http_filters(edge: Edge) -> list[Json]:
         _lua(SESSION_SCRIPT),
         _jwt(edge),
         _buffer(),
+        _strict(edge),
         _compressor(),
         *([_file_server(edge)] if edge.assets else []),
         typed("envoy.filters.http.grpc_web", "extensions.filters.http.grpc_web.v3.GrpcWeb"),
@@ -83,10 +87,13 @@ def public() -> dict[str, Json]:
     return {JWT: any_of("extensions.filters.http.jwt_authn.v3.PerRouteConfig", disabled=True)}
 
 
-def bounded() -> dict[str, Json]:
-    """For a body of JSON, which is read whole: one that is too large is refused before anything parses it."""
+def bounded(request: str) -> dict[str, Json]:
+    """For a body of JSON, read whole: refused when it is too large, or has a field that `request` does not have."""
     limit: Json = {"max_request_bytes": MAX_REQUEST_BYTES}
-    return {BUFFER: any_of("extensions.filters.http.buffer.v3.BufferPerRoute", buffer=limit)}
+    return {
+        BUFFER: any_of("extensions.filters.http.buffer.v3.BufferPerRoute", buffer=limit),
+        STRICT: any_of("extensions.filters.http.lua.v3.LuaPerRoute", name=STRICT, filter_context={"request": request}),
+    }
 
 
 def untranscoded() -> dict[str, Json]:
@@ -184,6 +191,13 @@ def _buffer() -> Json:
     """Only where a route is `bounded()`: a stream must not be held back."""
     limit = typed(BUFFER, "extensions.filters.http.buffer.v3.Buffer", max_request_bytes=MAX_REQUEST_BYTES)
     return {**limit, "disabled": True}
+
+
+def _strict(edge: Edge) -> Json:
+    """Envoy 1.40 has no option for it: it drops what it does not know."""
+    requests = {method.request for method in methods(edge.contract, edge.services) if method.bindings}
+    source: Json = {"inline_string": strict_script(edge.contract, requests)}
+    return typed(STRICT, "extensions.filters.http.lua.v3.Lua", source_codes={STRICT: source})
 
 
 def _compressor() -> Json:

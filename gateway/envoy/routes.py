@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-
 from gateway.envoy.edge import Edge, Json, header
 from gateway.envoy.filters import (
     SESSION_COOKIE,
@@ -43,7 +41,7 @@ def route_configuration(edge: Edge) -> Json:
 
 def routes(edge: Edge) -> list[Json]:
     """All of them, in order."""
-    known = methods(FileDescriptorSet.FromString(edge.descriptors.read_bytes()), edge.services)
+    known = methods(edge.contract, edge.services)
     plain = tuple(method for method in known if not method.streams)
     return [
         _file(edge, {"path": "/openapi.json"}, edge.openapi, "application/json"),
@@ -91,8 +89,12 @@ def _rest(method: Method, binding: Binding) -> Json:
         "response_headers_to_add": [
             header("content-security-policy", BLOB_POLICY) if blob else header("cache-control", "no-store")
         ],
-        "typed_per_filter_config": {**(foreign_bytes() if blob else {}), **({} if method.streams else bounded())},
+        "typed_per_filter_config": {**(foreign_bytes() if blob else {}), **_bounds(method)},
     }
+
+
+def _bounds(method: Method) -> dict[str, Json]:
+    return {} if method.streams else bounded(method.request)
 
 
 def _rpc(path: str, *, seconds: int) -> Json:

@@ -48,6 +48,7 @@ class Method:
 
     service: str
     name: str
+    request: str
     response: str
     streams: bool
     bindings: tuple[Binding, ...]
@@ -76,6 +77,7 @@ def _method(service: str, method: MethodDescriptorProto) -> Method:
     return Method(
         service=service,
         name=method.name,
+        request=method.input_type.removeprefix("."),
         response=method.output_type.removeprefix("."),
         streams=method.server_streaming or method.client_streaming,
         bindings=tuple(_binding(rule) for rule in rules),

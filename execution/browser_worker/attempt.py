@@ -74,7 +74,9 @@ class Attempt:
             return self._failed(pb.BROWSER_STATUS_TIMEOUT, f"{self._name} was not done within {limit:g} s{still}")
         except Refused as refusal:
             return (
-                outcomes.refused("REFUSED", str(refusal)) if not step.dispatched else self._broken("REFUSED", refusal)
+                outcomes.refused("INVALID_ACTION", str(refusal))
+                if not step.dispatched
+                else self._broken("INVALID_ACTION", refusal)
             )
         except SkyError as error:
             return self._broken(error.reason, error)

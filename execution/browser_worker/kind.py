@@ -35,8 +35,6 @@ _DEFAULT_SESSION: Final = "default"
 class BrowserExecutor:
     """Carries out browser actions. Actions of one session run one after another."""
 
-    kind: Final = "browser"
-
     def __init__(self, config: BrowserConfig, secrets: SecretSource, clock: Clock, ids: Ids) -> None:
         self._config = config
         self._secrets = secrets
@@ -45,6 +43,10 @@ class BrowserExecutor:
         self._chromium = Chromium(config, clock, ids)
         self._sessions = Sessions(self._chromium, config, clock)
         self._vaults: dict[str, Vault] = {}
+
+    @property
+    def kind(self) -> str:
+        return "browser"
 
     def actions(self) -> Sequence[str]:
         return tuple(f"browser.{name}/1" for name in ACTIONS)
@@ -114,7 +116,7 @@ class BrowserExecutor:
         if name is None or name not in ACTIONS:
             what = f"browser.{name}" if name else f"{action.WhichOneof('kind') or 'empty'} actions"
             return outcomes.refused(
-                "ACTION_NOT_SUPPORTED", f"this worker does not do {what}; it does {', '.join(self.actions())}"
+                "UNSUPPORTED_ACTION", f"this worker does not do {what}; it does {', '.join(self.actions())}"
             )
         if assignment.deadline is not None and self._clock.monotonic() >= assignment.deadline:
             return outcomes.refused("DEADLINE_PASSED", "the deadline had passed before the action could begin")
@@ -130,7 +132,7 @@ class BrowserExecutor:
             uncancel()
             return outcomes.cancelled(EFFECT_NONE)
         except Refused as refusal:
-            return outcomes.refused("REFUSED", str(refusal))
+            return outcomes.refused("INVALID_ACTION", str(refusal))
         except SkyError as error:
             return outcomes.broken(pb.BrowserResult(), error.reason, error.message, EFFECT_NONE)
         except (PlaywrightError, DocumentGone, TimeoutError) as error:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from execution.executor import Assignment, BlobSink
+from execution.executor import Assignment, BlobSink, Executor
 from execution.noop import NoopExecutor
 from execution.worker import WorkerSettings, run_worker
 from infra.clock import Clock, SystemClock
@@ -92,7 +92,7 @@ def settings(address: str, data_dir: Path, **more: object) -> WorkerSettings:
 
 @asynccontextmanager
 async def working(
-    executor: NoopExecutor, worker: WorkerSettings, clock: Clock | None = None
+    executor: Executor, worker: WorkerSettings, clock: Clock | None = None
 ) -> AsyncGenerator[asyncio.Task[None]]:
     """A worker that runs while the block does, and dies without a word at its end."""
     clock = clock or SystemClock()

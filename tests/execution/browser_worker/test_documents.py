@@ -178,7 +178,7 @@ async def test_a_download_becomes_a_file(hands: Hands) -> None:
 
 async def test_actions_of_another_kind_are_refused(hands: Hands) -> None:
     outcome = await hands.execute(Action(effect_class=READ, noop=NoopAction()))
-    assert (outcome.status, outcome.reason) == (OUTCOME_STATUS_REFUSED, "ACTION_NOT_SUPPORTED")
+    assert (outcome.status, outcome.reason) == (OUTCOME_STATUS_REFUSED, "UNSUPPORTED_ACTION")
 
 
 async def test_sessions_of_one_run_share_nothing(hands: Hands, site: Site) -> None:

@@ -113,7 +113,7 @@ async def _ready(command: Skyagent, child: Child, log: Path, clock: Clock) -> St
 
 
 def _environment(folder: Path, account: Account) -> dict[str, str]:
-    gateway_port, control_port = _free_ports(2)
+    gateway_port, control_port = free_ports(2)
     return environment() | {
         "SKYAGENT_DATA_DIR": str(folder.absolute()),
         "SKYAGENT_GATEWAY__PORT": str(gateway_port),
@@ -122,7 +122,7 @@ def _environment(folder: Path, account: Account) -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now; all are held until all are found."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in held]

@@ -11,7 +11,13 @@ import signal
 from enum import StrEnum
 from typing import Protocol
 
+from execution.attempts import AttemptKey
 from infra.errors import InvalidArgument, Violation
+from skyagent.execution.v1 import effect_pb2
+
+_EFFECT_CLASSES = {
+    name.removeprefix("EFFECT_CLASS_").lower(): number for name, number in effect_pb2.EffectClass.items() if number
+}
 
 
 class Joint(StrEnum):
@@ -28,25 +34,34 @@ class Joint(StrEnum):
 class Joints(Protocol):
     """What is told when a joint is reached."""
 
-    def reach(self, joint: Joint) -> None: ...
+    def reach(self, joint: Joint, key: AttemptKey, effect_class: int = 0) -> None:
+        """An attempt is at a joint. Its effect class is told at the first one, `assigned`."""
+        ...
 
 
 class NoJoints:
     """The worker of everyday life: a joint is passed and nothing happens."""
 
-    def reach(self, joint: Joint) -> None:
+    def reach(self, joint: Joint, key: AttemptKey, effect_class: int = 0) -> None:
         pass
 
 
 class KillAt:
-    """Ends this very process, as `kill -9` would, when a joint is reached for the nth time."""
+    """Ends this very process, as `kill -9` would, when a joint is reached for the nth time.
 
-    def __init__(self, joint: Joint, nth: int = 1) -> None:
+    Given an effect class, only attempts of that class count, of those that were assigned to this process.
+    """
+
+    def __init__(self, joint: Joint, nth: int = 1, effect_class: int = 0) -> None:
         self._joint = joint
         self._left = nth
+        self._wanted = effect_class
+        self._classes: dict[AttemptKey, int] = {}
 
-    def reach(self, joint: Joint) -> None:
-        if joint is not self._joint:
+    def reach(self, joint: Joint, key: AttemptKey, effect_class: int = 0) -> None:
+        if effect_class:
+            self._classes[key] = effect_class
+        if joint is not self._joint or (self._wanted and self._classes.get(key) != self._wanted):
             return
         self._left -= 1
         if self._left == 0:
@@ -54,13 +69,13 @@ class KillAt:
 
 
 def joints_at(crash_at: str) -> Joints:
-    """Reads "begun" or "begun:3"; the empty text means none. Raises InvalidArgument for any other text."""
+    """Reads "begun", "begun:3" or "begun@once:3"; the empty text means none. Raises InvalidArgument for other texts."""
     if not crash_at:
         return NoJoints()
-    name, _, nth = crash_at.partition(":")
-    if name not in set(Joint) or not (nth or "1").isdecimal():
-        known = ", ".join(Joint)
-        raise InvalidArgument(
-            Violation("crash_at", f"{crash_at!r} is not a joint: give one of {known}, with `:n` if you like")
-        )
-    return KillAt(Joint(name), int(nth or 1))
+    where, _, nth = crash_at.partition(":")
+    name, _, effect = where.partition("@")
+    if name not in set(Joint) or not (nth or "1").isdecimal() or (effect and effect not in _EFFECT_CLASSES):
+        known, classes = ", ".join(Joint), ", ".join(_EFFECT_CLASSES)
+        hint = f"give one of {known}, with `@class` ({classes}) and `:n` if you like"
+        raise InvalidArgument(Violation("crash_at", f"{crash_at!r} is not a joint: {hint}"))
+    return KillAt(Joint(name), int(nth or 1), _EFFECT_CLASSES.get(effect, 0))

@@ -151,7 +151,7 @@ class Session:
 
     def _sent(self, frame: pb.ControlRequest) -> None:
         if frame.HasField("step_result"):
-            self._parts.joints.reach(Joint.SENT)
+            self._parts.joints.reach(Joint.SENT, wire.key_of(frame.step_result.key))
 
     def _apply(self, frame: pb.ControlResponse) -> None:
         match frame.WhichOneof("frame"):
@@ -159,7 +159,9 @@ class Session:
                 # Such a key cannot be answered either: the answer would break the contract, too.
                 log.error("worker.frame_invalid", frame=kind, fault=fault)
             case "assign":
-                self._parts.joints.reach(Joint.ASSIGNED)
+                self._parts.joints.reach(
+                    Joint.ASSIGNED, wire.key_of(frame.assign.key), frame.assign.action.effect_class
+                )
                 self._credit = max(0, self._credit - 1)
                 self._steps.assign(frame.assign)
             case "cancel":
@@ -169,7 +171,7 @@ class Session:
             case "renewed":
                 self._renewed(frame.renewed)
             case "result_recorded":
-                self._parts.joints.reach(Joint.RECORDED)
+                self._parts.joints.reach(Joint.RECORDED, wire.key_of(frame.result_recorded.key))
                 self._parts.group.create_task(self._release(wire.key_of(frame.result_recorded.key)))
             case "run_ended":
                 self._parts.group.create_task(self._end_run(frame.run_ended.run_id))

@@ -261,13 +261,13 @@ class Steps:
 
     async def _carry_out(self, step: Step, record: Record) -> None:
         parts = self._parts
-        parts.joints.reach(Joint.BEGUN)
+        parts.joints.reach(Joint.BEGUN, step.key)
         parts.uplink.say(pb.ControlRequest(step_accepted=pb.StepAccepted(key=step.wire_key)))
         outcome = wire.sealed(await self._traced(step), record.effect_class)
-        parts.joints.reach(Joint.EFFECT)
+        parts.joints.reach(Joint.EFFECT, step.key)
         journalled = wire.timed(outcome, record.begun_ms, parts.clock.now_ms()).SerializeToString()
         done = await parts.journal.submit(lambda journal: journal.finish(step.key, journalled))
-        parts.joints.reach(Joint.JOURNALLED)
+        parts.joints.reach(Joint.JOURNALLED, step.key)
         parts.uplink.tell(done)
 
     async def _traced(self, step: Step) -> Outcome:

@@ -194,7 +194,7 @@ async def test_a_campaign_of_kills_loses_nothing_and_does_nothing_twice(
     assert all(times == 1 for times in executions.values())
 
 
-@pytest.mark.parametrize("text", ["nowhere", "begun:x", "begun:1:2"])
+@pytest.mark.parametrize("text", ["nowhere", "begun:x", "begun:1:2", "begun@twice", "begun@once:x"])
 def test_an_unknown_joint_is_refused_by_name(text: str) -> None:
     with pytest.raises(InvalidArgument, match="is not a joint"):
         joints_at(text)

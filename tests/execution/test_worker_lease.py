@@ -175,7 +175,7 @@ async def test_a_process_that_was_frozen_after_journalling_does_not_act_any_more
     plane: ControlPlane, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Freeze:
-        def reach(self, joint: Joint) -> None:
+        def reach(self, joint: Joint, key: AttemptKey, effect_class: int = 0) -> None:
             if joint is Joint.BEGUN:
                 clock._elapsed += 60  # pyright: ignore[reportPrivateUsage]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from control.core.run import FOLD_VERSION, RunFold, terminal
-from control.journal import Command, EventDraft, Journal, NewRun, shared_journal
-from control.journal.folding import event_of
+from control.journal import ApprovalDecision, ApprovalStatus, Command, EventDraft, Journal, NewRun, shared_journal
+from control.journal.folding import event_of, folded_run
 from control.orchestrator.service import SERVICE as ORCHESTRATOR
 from control.policy_engine.service import SERVICE as POLICY_ENGINE
 from execution.executor import Executor
@@ -18,17 +18,27 @@ from execution.noop import NoopExecutor
 from execution.worker import WorkerSettings, run_worker
 from infra.auth import prepare_identity
 from infra.clock import SystemClock
+from infra.db import shared_database
 from infra.ids import system_ids
 from infra.mesh import Runtime, Service, serving
 from infra.settings import LeaseSettings, Settings
 from infra.telemetry import telemetry
+from skyagent.execution.v1 import action_pb2 as act
+from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.mission.v1 import mission_pb2 as mission
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import plan_pb2 as plan
 from skyagent.run.v1 import state_pb2 as st
 
 CLOCK = SystemClock()
 IDS = system_ids(CLOCK)
+
+
+def noop(title: str, effect: eff.EffectClass.ValueType = eff.EFFECT_CLASS_IDEMPOTENT) -> plan.PlanNode:
+    """A step that does nothing, and says so of its effect."""
+    action = act.Action(effect_class=effect, noop=act.NoopAction(payload=title.encode()))
+    return plan.PlanNode(node_id=IDS.ulid(), title=title, step=plan.Step(action=action))
 
 
 def settings_in(folder: Path, **changes: object) -> Settings:
@@ -46,16 +56,42 @@ class ControlPlane:
     runtime: Runtime
     journal: Journal
 
-    async def start(self, **inputs: str) -> str:
+    async def start(self, nodes: Sequence[plan.PlanNode] = (), *, approval_ttl_ms: int = 0, **inputs: str) -> str:
+        """A run of the self test, or of a plan that is given as a whole."""
         run_id = IDS.ulid()
         given = [mission.Input(name=name, value=value) for name, value in inputs.items()]
         spec = mission.MissionSpec(goal="try the mesh", template="self_test", inputs=given)
+        if approval_ttl_ms:
+            spec.limits.approval_ttl.FromMilliseconds(approval_ttl_ms)
         created = ev.RunCreated(mission_id=IDS.ulid(), tenant="default", spec=spec, fold_version=FOLD_VERSION)
-        draft = EventDraft.of(ev.EventBody(run_created=created))
+        events = [EventDraft.of(ev.EventBody(run_created=created))]
+        if nodes:
+            events.append(EventDraft.of(ev.EventBody(plan_extended=ev.PlanExtended(nodes=nodes))))
         await self.journal.create_run(
-            NewRun(run_id, created.mission_id, "default", FOLD_VERSION, (draft,), append_id=IDS.ulid())
+            NewRun(run_id, created.mission_id, "default", FOLD_VERSION, tuple(events), append_id=IDS.ulid())
         )
         return run_id
+
+    async def state(self, run_id: str) -> st.RunState:
+        """What is durable now."""
+        return (await folded_run(self.journal, run_id)).folded.state
+
+    async def until_state(
+        self, run_id: str, wanted: Callable[[st.RunState], bool], within: float = 10.0
+    ) -> st.RunState:
+        """The first state that is wanted."""
+        folded = RunFold()
+        async with asyncio.timeout(within):
+            async for event in self.events(run_id):
+                folded.apply(event)
+                if wanted(folded.state):
+                    return folded.state
+        raise AssertionError("a tail never ends by itself")
+
+    async def kinds(self, run_id: str) -> list[str]:
+        """The kinds of all events so far."""
+        stored = await self.journal.read(run_id)
+        return [event_of(event).body.WhichOneof("kind") or "" for event in stored]
 
     async def until_ended(self, run_id: str, within: float = 20.0) -> st.RunState:
         folded = RunFold()
@@ -86,6 +122,17 @@ class ControlPlane:
         kind = (command.WhichOneof("kind") or "").upper()
         payload = command.SerializeToString()
         await self.journal.command(Command(IDS.uuid(), run_id, "default", kind, "ann", payload))
+
+    async def decide(self, run_id: str, approval_id: str, status: ApprovalStatus = ApprovalStatus.GRANTED) -> None:
+        """A person answers."""
+        payload = cmd.Command(decide=cmd.DecideCommand(approval_id=approval_id)).SerializeToString()
+        decision = ApprovalDecision(approval_id, status)
+        await self.journal.command(Command(IDS.uuid(), run_id, "default", "DECIDE", "ann", payload, decision))
+
+    async def sql(self, statement: str, *values: str) -> None:
+        """Changes what only this test would change."""
+        database = await self.runtime.shared(shared_database)
+        await database.transact(lambda connection: connection.exec_driver_sql(statement, values))
 
 
 @asynccontextmanager

@@ -1,0 +1,164 @@
+"""What a run's owner does when something breaks: it says so, loses nothing, and tries again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from control.agentfs import AgentFs
+from control.core.check import Checks
+from control.core.dispatch import next_move
+from control.core.moves import Move
+from control.core.run import RunFold
+from control.core.summary import state_digest
+from control.journal import Append, Appended, Journal, StaleHead, open_journal
+from control.journal.folding import folded_run
+from control.orchestrator import driver as driving
+from control.orchestrator.ledger import Ledger
+from infra.db import open_database
+from infra.errors import Exhausted
+from skyagent.common.v1 import blob_pb2
+from skyagent.run.v1 import command_pb2 as cmd
+from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import plan_pb2 as plan
+from tests.control.orchestrator.harness import CLOCK, IDS, ControlPlane, control_plane, noop, settings_in, worker
+from tests.control.orchestrator.scripted import scripted_worker
+
+
+async def test_a_run_whose_owner_breaks_says_so_with_an_id_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [RuntimeError("the core is confused")]
+
+    def breaking(folded: RunFold, checks: Checks, now_ms: int) -> Move:
+        if left:
+            raise left.pop()
+        return next_move(folded, checks, now_ms)
+
+    monkeypatch.setattr(driving, "next_move", breaking)
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane, worker(settings, plane.runtime.address):
+        run_id = await plane.start(steps="2")
+        blocked = (await plane.until(run_id, "run_blocked")).body.run_blocked
+        state = await plane.until_ended(run_id)
+        kinds = await plane.kinds(run_id)
+    assert blocked.reason == "INTERNAL_ERROR"
+    assert "RuntimeError: the core is confused (error " in blocked.detail
+    assert state.phase == ev.RUN_PHASE_SUCCEEDED
+    assert kinds.count("owner_changed") == 1
+    assert state.counts.takeovers == 0
+
+
+async def test_a_command_wakes_a_run_that_rests_after_it_broke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = True
+
+    def breaking(folded: RunFold, checks: Checks, now_ms: int) -> Move:
+        if broken:
+            raise RuntimeError("not yet")
+        return next_move(folded, checks, now_ms)
+
+    monkeypatch.setattr(driving, "next_move", breaking)
+    monkeypatch.setattr("control.orchestrator.owner.FIRST_REST", 3600.0)
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane:
+        run_id = await plane.start(steps="2")
+        await plane.until(run_id, "run_blocked")
+        broken = False
+        await plane.command(run_id, cmd.Command(cancel=cmd.CancelCommand()))
+        assert (await plane.until_ended(run_id)).phase == ev.RUN_PHASE_CANCELLED
+
+
+async def test_a_result_that_could_not_be_recorded_is_not_lost_with_its_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant, left = AgentFs.grant, [Exhausted("DISK_FULL", "no room")]
+
+    async def breaking(self: AgentFs, tenant: str, blobs: Iterable[blob_pb2.BlobRef]) -> None:
+        if left:
+            raise left.pop()
+        await grant(self, tenant, blobs)
+
+    monkeypatch.setattr(AgentFs, "grant", breaking)
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane, scripted_worker(settings, plane.runtime.address) as hand:
+        run_id = await plane.start([noop("look")])
+        hand.result((await hand.assigned()).key)
+        assert (await plane.until(run_id, "run_blocked")).body.run_blocked.reason == "INTERNAL_ERROR"
+        assert (await plane.until_ended(run_id)).phase == ev.RUN_PHASE_SUCCEEDED
+
+
+async def test_a_step_that_this_version_cannot_do_fails_and_does_not_spin(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    strange = plan.PlanNode(node_id=IDS.ulid(), title="Plan", step=plan.Step(control=plan.CONTROL_STEP_PLAN))
+    async with control_plane(settings) as plane:
+        state = await plane.until_ended(await plane.start([strange]))
+    assert (state.phase, state.reason) == (ev.RUN_PHASE_FAILED, "UNKNOWN_STEP")
+
+
+class Refusing:
+    """A journal that refuses appends as it is told, before or after they are written."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal, self.errors = journal, list[Exception]()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.journal, name)
+
+    async def append(self, append: Append) -> Appended:
+        if self.errors:
+            raise self.errors.pop()
+        return await self.journal.append(append)
+
+
+async def _ledger(plane: ControlPlane, journal: Refusing) -> Ledger:
+    run_id = await plane.start([noop("look")])
+    ledger = Ledger(journal, CLOCK, IDS, await plane.journal.head(run_id))  # pyright: ignore[reportArgumentType] -- it is one, by delegation
+    await ledger.load()
+    return ledger
+
+
+@pytest.mark.parametrize("error", [Exhausted("DISK_FULL", "no room"), StaleHead("R", 2, 3)])
+async def test_a_refused_commit_leaves_the_state_as_the_journal_has_it(tmp_path: Path, error: Exception) -> None:
+    settings = settings_in(tmp_path)
+    async with open_database(settings.journal_path) as database, open_journal(database, clock=CLOCK) as journal:
+        plane = ControlPlane(None, journal)  # pyright: ignore[reportArgumentType] -- nothing is served
+        refusing = Refusing(journal)
+        ledger = await _ledger(plane, refusing)
+        refusing.errors.append(error)
+        blocked = ev.EventBody(run_blocked=ev.RunBlocked(reason="TRIED"))
+        with pytest.raises(type(error)):
+            await ledger.commit((blocked,))
+        durable = (await folded_run(journal, ledger.head.run_id)).folded.state
+        assert state_digest(ledger.state) == state_digest(durable)
+        assert await ledger.commit((blocked,))
+        assert ledger.state.blocked_reason == "TRIED"
+
+
+async def test_what_is_decided_now_is_decided_again_when_the_head_moved(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with open_database(settings.journal_path) as database, open_journal(database, clock=CLOCK) as journal:
+        refusing = Refusing(journal)
+        ledger = await _ledger(ControlPlane(None, journal), refusing)  # pyright: ignore[reportArgumentType] -- nothing is served
+        refusing.errors.append(StaleHead("R", 2, 3))
+        seen: list[int] = []
+
+        def decide(folded: RunFold) -> tuple[ev.EventBody, ...]:
+            seen.append(folded.state.seq)
+            return (ev.EventBody(run_blocked=ev.RunBlocked(reason=str(uuid4()))),)
+
+        assert await ledger.commit_now(decide)
+        assert seen == [2, 2]
+        assert ledger.state.seq == 3
+
+
+async def test_nothing_is_written_on_a_basis_that_has_moved(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with open_database(settings.journal_path) as database, open_journal(database, clock=CLOCK) as journal:
+        ledger = await _ledger(ControlPlane(None, journal), Refusing(journal))  # pyright: ignore[reportArgumentType] -- nothing is served
+        basis = ledger.state.seq
+        await ledger.commit((ev.EventBody(run_blocked=ev.RunBlocked(reason="FIRST")),))
+        assert not await ledger.commit((ev.EventBody(run_blocked=ev.RunBlocked(reason="SECOND")),), basis=basis)
+        assert ledger.state.blocked_reason == "FIRST"

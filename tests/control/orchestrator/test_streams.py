@@ -1,0 +1,106 @@
+"""The workers' streams on the control plane's side: greeting, credits, leases, and their ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import grpc
+
+from skyagent.execution.v1 import worker_service_pb2 as wire
+from skyagent.run.v1 import event_pb2 as ev
+from tests.control.orchestrator.harness import control_plane, noop, settings_in
+from tests.control.orchestrator.scripted import PATIENCE, scripted_worker
+
+
+async def test_a_stream_that_does_not_begin_with_hello_is_ended(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(settings, plane.runtime.address, greet=False) as hand,
+    ):
+        hand.credit()
+        assert await hand.code() == grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_later_stream_of_a_worker_ends_the_former_one(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(settings, plane.runtime.address) as former,
+        scripted_worker(settings, plane.runtime.address, journal_id=former.journal_id) as present,
+    ):
+        assert await former.code() == grpc.StatusCode.ABORTED
+        await plane.start([noop("look")])
+        await present.assigned()
+
+
+async def test_nothing_is_assigned_without_a_credit(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane, scripted_worker(settings, plane.runtime.address, credit=1) as hand:
+        runs = [await plane.start([noop("look")]) for _ in range(5)]
+        ended: set[str] = set()
+        for _ in runs:
+            key = (await hand.assigned()).key
+            hand.result(key)
+            await plane.until_ended(key.run_id)
+            ended.add(key.run_id)
+            await hand.nothing_but("result_recorded", "run_ended")
+            hand.credit(1)
+    assert ended == set(runs)
+
+
+async def test_a_worker_that_says_goodbye_gets_no_more_work(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane, scripted_worker(settings, plane.runtime.address) as hand:
+        hand.say(wire.ControlRequest(goodbye=wire.Goodbye(reason="the test is over")))
+        await hand.nothing_but()
+        run_id = await plane.start([noop("look")])
+        await plane.until_state(run_id, lambda state: bool(state.node_id))
+        await hand.nothing_but()
+        hand.hang_up()
+        assert await hand.code() == grpc.StatusCode.OK
+
+
+async def test_only_open_attempts_are_renewed_and_under_the_present_fence(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane, scripted_worker(settings, plane.runtime.address) as hand:
+        run_id = await plane.start([noop("look")])
+        key = (await hand.assigned()).key
+        stranger = wire.StepKey(run_id=run_id, step_id=run_id, attempt=1, fence=key.fence)
+        old = wire.StepKey(run_id=run_id, step_id=key.step_id, attempt=1, fence=wire.Fence())
+        hand.beat(old, stranger)
+        assert list((await hand.next("renewed")).renewed.leases) == [key]
+        hand.result(key)
+        await plane.until_ended(run_id)
+        hand.beat(key)
+        assert not (await hand.next("renewed")).renewed.leases
+
+
+async def test_a_result_for_a_run_that_nobody_has_heard_of_waits_and_disturbs_nobody(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane, scripted_worker(settings, plane.runtime.address) as hand:
+        run_id = await plane.start([noop("look")])
+        key = (await hand.assigned()).key
+        stranger = wire.StepKey(run_id=key.step_id, step_id=key.step_id, attempt=1, fence=key.fence)
+        hand.result(stranger)
+        hand.result(key)
+        assert (await hand.next("result_recorded")).result_recorded.key == key
+        assert (await plane.until_ended(run_id)).phase == ev.RUN_PHASE_SUCCEEDED
+
+
+async def test_the_session_of_a_run_stays_on_its_worker_while_that_is_connected(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(settings, plane.runtime.address, credit=1, worker_id="noop-2") as former,
+    ):
+        run_id = await plane.start([noop("look"), noop("look again")])
+        first = (await former.assigned()).key
+        async with scripted_worker(settings, plane.runtime.address, journal_id=str(uuid4())) as other:
+            former.result(first)
+            await former.next("result_recorded")
+            await other.nothing_but()
+            former.credit(1)
+            former.result((await former.assigned()).key)
+            assert (await plane.until_ended(run_id, PATIENCE)).phase == ev.RUN_PHASE_SUCCEEDED

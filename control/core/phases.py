@@ -76,7 +76,7 @@ def _credentials(
         br.FieldValue(target=br.Target(locator=password), value=known.inputs.get("password", ""), label="password"),
     ]
     fill = _browser(eff.EFFECT_CLASS_IDEMPOTENT, fill_form=br.FillFormAction(fields=fields))
-    enter = br.PressKeyAction(key="Enter", target=br.Target(locator=password))
+    enter = br.PressKeyAction(key="Enter", target=br.Target(locator=password), expect_navigation=True)
     send = _browser(eff.EFFECT_CLASS_IDEMPOTENT, press_key=enter)
     send.browser.observe_after.CopyFrom(br.ObserveAction(scope=br.OBSERVE_SCOPE_VIEWPORT, form_fields=True))
     gone = plan.Postcondition(element=plan.ElementIs(locator=_PASSWORD, absent=True))

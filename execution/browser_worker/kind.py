@@ -158,5 +158,9 @@ def _session_id(action: Action) -> str:
 
 def _moved_on(action: Action, before: tuple[int, int], after: tuple[int, int]) -> bool:
     """Whether an action changed the document although it was not one that is meant to."""
-    meant = action.browser.WhichOneof("action") in {*LOADS, "tabs"} or action.browser.click.expect_navigation
+    meant = action.browser.WhichOneof("action") in {*LOADS, "tabs"} or _expects_document(action.browser)
     return not meant and before not in (after, (0, 0))
+
+
+def _expects_document(action: pb.BrowserAction) -> bool:
+    return action.click.expect_navigation or action.press_key.expect_navigation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from playwright.async_api import Error as PlaywrightError
 
+from execution.browser_worker.actions.pointer import until_document
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import Stopped
 from execution.browser_worker.targets import Answer, Targets, raise_unless_ok
@@ -28,6 +29,7 @@ async def press_key(step: Step, action: pb.PressKeyAction) -> None:
     """Presses a key or chord, for instance Control+A."""
     if action.HasField("target"):
         await _focus(step, action.target)
+    epoch = step.tab.epoch
     step.dispatch()
     try:
         await step.tab.page.keyboard.press(action.key)
@@ -37,6 +39,10 @@ async def press_key(step: Step, action: pb.PressKeyAction) -> None:
                 pb.BROWSER_STATUS_NOT_FOUND, f"{action.key!r} is no key; use names like Enter, ArrowDown or Control+A"
             ) from error
         raise
+    if action.expect_navigation:
+        await step.tab.settle(step.mark)
+        if step.tab.network.document(step.mark) is not None:  # else the page answered by itself
+            await until_document(step, None, epoch)
 
 
 async def _focus(step: Step, target: pb.Target) -> None:

@@ -29,7 +29,7 @@ async def click(step: Step, action: pb.ClickAction) -> None:
     step.dispatch()
     await _press(step, spot, action)
     if action.expect_navigation:
-        await _until_document(step, element, epoch)
+        await until_document(step, element, epoch)
         await _hear_errors(step, list(action.expect))
 
 
@@ -65,7 +65,7 @@ async def _press(step: Step, spot: Spot, action: pb.ClickAction) -> None:
         await page.keyboard.up(key)
 
 
-async def _until_document(step: Step, element: Element | None, epoch: int) -> None:
+async def until_document(step: Step, element: Element | None, epoch: int) -> None:
     """Waits for the document that the click asks for. Says so at once when the browser itself kept the form back."""
     network = step.tab.network
     if element and network.document(step.mark) is None:

@@ -775,8 +775,11 @@ class PressKeyAction(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
+    EXPECT_NAVIGATION_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Playwright key name or chord, for instance "Enter" or "Control+A"."""
+    expect_navigation: _builtins.bool
+    """If the key causes a navigation, wait for its end and report the document's HTTP status."""
     @_builtins.property
     def target(self) -> Global___Target:
         """Where; unset means the focused element."""
@@ -786,10 +789,11 @@ class PressKeyAction(_message.Message):
         *,
         key: _builtins.str = ...,
         target: Global___Target | None = ...,
+        expect_navigation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expect_navigation", b"expect_navigation", "key", b"key", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

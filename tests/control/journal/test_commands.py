@@ -114,3 +114,15 @@ async def test_wakes_of_one_run_are_told_once_until_they_are_taken(world: World)
         await asyncio.sleep(0)
     assert [await first, await anext(wakes)] == [run.run_id, other.run_id]
     await wakes.aclose()
+
+
+async def test_a_run_that_was_there_already_wakes_nobody(world: World) -> None:
+    new = world.new_run()
+    await world.journal.create_run(new)
+    wakes = world.journal.wakes()
+    first = asyncio.ensure_future(anext(wakes))
+    await asyncio.sleep(0)
+    await world.journal.create_run(new)
+    other = await world.created()
+    assert await first == other.run_id
+    await wakes.aclose()

@@ -393,3 +393,14 @@ async def test_only_the_owner_may_read_the_files(db: Database) -> None:
     assert {file.name: file.stat().st_mode & 0o077 for file in folder.iterdir()} == dict.fromkeys(
         ("test.db", "test.db-wal", "test.db-shm", "test.db.lock"), 0
     )
+
+
+async def test_a_batch_holds_no_more_than_its_limit_and_the_rest_follows_in_order(tmp_path: Path) -> None:
+    handler = Numbers()
+    async with open_database(tmp_path / "test.db", settings=DatabaseSettings(max_batch=4)) as db:
+        await db.transact(make_table)
+        async with stalled(db):
+            writing = [asyncio.ensure_future(db.write(handler, n, key=str(n))) for n in range(10)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*writing)
+    assert handler.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]

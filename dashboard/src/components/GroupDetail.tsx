@@ -2,7 +2,7 @@ import type { NodeRecord } from "../gen/skyagent/run/v1/state_pb";
 import { plural } from "../lib/format";
 import type { RunFeed } from "../run/feed";
 import { isProbe, nodeId, planned } from "../run/tree";
-import { caughtFalse } from "../run/view";
+import { caughtBelow, caughtFalse } from "../run/view";
 import { Badge, Section } from "./bits";
 import { EventsTab } from "./EventsTab";
 import { STATE_WORDS, StateIcon } from "./Icons";
@@ -34,7 +34,9 @@ export function GroupDetail({ feed, record, onChoose }: Props) {
               >
                 <StateIcon state={child.state} />
                 <span className="min-w-0 truncate">{planned(child).title}</span>
-                {caughtFalse(child) && <Badge tone="warn">False success caught</Badge>}
+                {(caughtFalse(child) || caughtBelow(feed.fold.plan, child)) && (
+                  <Badge tone="warn">False success caught</Badge>
+                )}
                 <span className="ml-auto shrink-0 text-xs text-muted">{STATE_WORDS[child.state]}</span>
               </button>
             </li>

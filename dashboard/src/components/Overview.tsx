@@ -3,7 +3,7 @@ import { exact, millis, plural, shortDigest } from "../lib/format";
 import { runRoute } from "../routes";
 import type { RunFeed } from "../run/feed";
 import { nodeId, planned } from "../run/tree";
-import { caughtFalse, recordGroups } from "../run/view";
+import { caughtBelow, recordGroups } from "../run/view";
 import { Badge, Copyable, Field, Section } from "./bits";
 import { BlobLine } from "./Evidence";
 import { STATE_WORDS, StateIcon } from "./Icons";
@@ -36,9 +36,7 @@ export function Overview({ feed, onChoose }: { feed: RunFeed; onChoose: (id: str
                   <StateIcon state={record.state} />
                   <span className="num min-w-0 truncate">{planned(record).title}</span>
                   <span className="ml-auto flex shrink-0 items-center gap-2 text-xs text-muted">
-                    {feed.fold.plan.children(nodeId(record)).some(caughtFalse) && (
-                      <Badge tone="warn">False success caught</Badge>
-                    )}
+                    {caughtBelow(feed.fold.plan, record) && <Badge tone="warn">False success caught</Badge>}
                     {STATE_WORDS[record.state]}
                   </span>
                 </button>

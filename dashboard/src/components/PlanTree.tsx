@@ -3,13 +3,13 @@ import { NodeState } from "../gen/skyagent/run/v1/event_pb";
 import type { NodeRecord } from "../gen/skyagent/run/v1/state_pb";
 import { plural } from "../lib/format";
 import { isProbe, nodeId, planned } from "../run/tree";
-import { caughtFalse, type Row } from "../run/view";
+import type { Row } from "../run/view";
 import { Badge } from "./bits";
 import { AgainIcon, Chevron, STATE_WORDS, StateIcon } from "./Icons";
 
 interface Props {
   readonly lines: readonly Row[];
-  readonly chosen: string | undefined;
+  readonly chosen: string;
   readonly filter: string;
   readonly onFilter: (text: string) => void;
   readonly onChoose: (id: string) => void;
@@ -33,7 +33,7 @@ export function PlanTree({ lines, chosen, filter, onFilter, onChoose, onToggle }
           className="ml-auto w-40 rounded-md border border-line bg-bg px-2 py-0.5 text-sm placeholder:text-muted"
         />
       </div>
-      <div className="min-h-0 grow overflow-y-auto px-2 pb-4">
+      <div data-scrolls className="min-h-0 grow overflow-y-auto px-2 pb-4">
         <ul aria-label="Steps of the plan">
           {lines.map((row) => (
             <Line
@@ -60,10 +60,10 @@ interface LineProps {
   readonly onToggle: (id: string, open: boolean) => void;
 }
 
-function Line({ row: { record, depth, open }, chosen, onChoose, onToggle }: LineProps) {
+function Line({ row: { record, depth, open, caught }, chosen, onChoose, onToggle }: LineProps) {
   const item = useRef<HTMLLIElement>(null);
   useEffect(() => {
-    if (chosen) item.current?.scrollIntoView({ block: "nearest" });
+    if (chosen && item.current) reveal(item.current);
   }, [chosen]);
   const id = nodeId(record);
   const { title } = planned(record);
@@ -100,10 +100,20 @@ function Line({ row: { record, depth, open }, chosen, onChoose, onToggle }: Line
         >
           {title}
         </span>
-        <Marks record={record} />
+        <Marks record={record} caught={caught} />
       </button>
     </li>
   );
+}
+
+/** Brings a line into sight within the list alone: the page around it stays where the reader left it. */
+function reveal(item: HTMLElement): void {
+  const list = item.closest<HTMLElement>("[data-scrolls]");
+  if (!list) return;
+  const above = item.getBoundingClientRect().top - list.getBoundingClientRect().top;
+  const below = above + item.offsetHeight - list.clientHeight;
+  if (above < 0) list.scrollTop += above;
+  else if (below > 0) list.scrollTop += below;
 }
 
 function Probe({ record }: { record: NodeRecord }) {
@@ -114,16 +124,24 @@ function Probe({ record }: { record: NodeRecord }) {
   );
 }
 
-function Marks({ record }: { record: NodeRecord }) {
+function Marks({ record, caught }: { record: NodeRecord; caught: boolean }) {
   const attempts = record.attempts.length;
   return (
     <span className="ml-auto flex shrink-0 items-center gap-1">
-      {caughtFalse(record) && <Badge tone="warn">False success caught</Badge>}
+      {caught && (
+        <Badge tone="warn" title="A false success was caught">
+          False success
+        </Badge>
+      )}
       {record.state === NodeState.WAITING && <Badge tone="warn">Asks</Badge>}
       {record.state === NodeState.UNCERTAIN && <Badge tone="odd">Uncertain</Badge>}
       {record.restarts > 0 && (
-        <span className="num text-xs text-muted" title={record.reason}>
-          started again{record.restarts > 1 ? ` ×${record.restarts}` : ""}
+        <span
+          className="num inline-flex items-center gap-1 text-xs text-muted"
+          title={`started again: ${record.reason}`}
+        >
+          <AgainIcon /> <span className="sr-only">started again</span>
+          {record.restarts > 1 && record.restarts}
         </span>
       )}
       {attempts > 1 && !isProbe(record) && (

@@ -3,7 +3,7 @@ import { NodeState } from "../gen/skyagent/run/v1/event_pb";
 import { useNow } from "../lib/clock";
 import { duration, exact, millis } from "../lib/format";
 import type { RunFeed } from "../run/feed";
-import { terminal } from "../run/fold";
+import { terminal, WAITING_FOR_PERSON } from "../run/fold";
 import { recordGroups } from "../run/view";
 import { Badge, Button, Meter, PhaseBadge, type Tone } from "./bits";
 import { LinkState } from "./LinkState";
@@ -12,7 +12,8 @@ import { LinkState } from "./LinkState";
 export function RunHeader(props: { feed: RunFeed; following: boolean; onFollow: () => void }) {
   const { state } = props.feed.fold;
   const ended = terminal(state.phase);
-  const says = ended ? state.summary || state.reason : state.blockedDetail;
+  const asks = state.blockedReason === WAITING_FOR_PERSON;
+  const says = ended ? state.summary || state.reason : asks ? "" : state.blockedDetail;
   return (
     <header className="flex shrink-0 flex-col gap-3 border-b border-line bg-panel px-4 py-3 lg:px-6">
       <div className="flex flex-wrap items-center gap-x-3 gap-y-1.5">

@@ -1,10 +1,9 @@
 import type { ReactNode } from "react";
-import type { BlobRef } from "../gen/skyagent/common/v1/blob_pb";
 import type { AttemptRecord, NodeRecord } from "../gen/skyagent/run/v1/state_pb";
 import type { RunFeed } from "../run/feed";
 import { nodeId } from "../run/tree";
-import { probesOf } from "../run/view";
-import { isPicture, Picture } from "./Evidence";
+import { pictureBefore, pictureOf, probesOf } from "../run/view";
+import { Picture } from "./Evidence";
 
 interface Props {
   readonly feed: RunFeed;
@@ -20,6 +19,7 @@ export function Stage({ feed, record, attempt, onChoose }: Props) {
   const asked = probe && pictureOf(probe.attempts.at(-1));
   const seen = feed.outcome(nodeId(record), attempt.attempt)?.result;
   const page = seen?.case === "browser" ? seen.value.observation : undefined;
+  if (!own && !attempt.finishedSeq) return <Before feed={feed} attempt={attempt} />;
   if (!own && !asked) return attempt.message ? <p className="text-sm break-words">{attempt.message}</p> : null;
   return (
     <div className={`grid gap-4 ${own && asked ? "xl:grid-cols-2" : "max-w-3xl"}`}>
@@ -40,14 +40,22 @@ export function Stage({ feed, record, attempt, onChoose }: Props) {
   );
 }
 
+/** What the session shows to an attempt that has not ended, or not even begun. */
+function Before({ feed, attempt }: { feed: RunFeed; attempt: AttemptRecord }) {
+  const picture = pictureBefore(feed.fold.state, attempt.intendedSeq || feed.fold.state.seq);
+  if (!picture) return null;
+  const why = attempt.open ? "it is under way" : "it was not sent";
+  return (
+    <div className="max-w-3xl">
+      <Picture blob={picture} caption={<Caption title="Before the attempt">{why}</Caption>} />
+    </div>
+  );
+}
+
 function Caption({ title, children }: { title: string; children: ReactNode }) {
   return (
     <>
       <span className="font-medium text-text">{title}</span> {children && <>· {children}</>}
     </>
   );
-}
-
-function pictureOf(attempt: AttemptRecord | undefined): BlobRef | undefined {
-  return attempt?.blobs.find((blob) => blob.role === "screenshot" && isPicture(blob));
 }

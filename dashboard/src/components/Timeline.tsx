@@ -11,7 +11,7 @@ import { wasFalse } from "../run/view";
 interface Props {
   readonly feed: RunFeed;
   readonly version: number;
-  readonly chosen: string | undefined;
+  readonly chosen: string;
   readonly onChoose: (id: string) => void;
 }
 
@@ -99,5 +99,5 @@ function colour({ attempt, record }: Bar): string {
   if (attempt.status === OutcomeStatus.LOST) return "bg-odd";
   if (attempt.withdrawn || !attempt.finishedSeq) return "bg-muted";
   if (attempt.status !== OutcomeStatus.OK) return "bg-bad";
-  return isProbe(record) ? "bg-muted" : "bg-ok";
+  return isProbe(record) ? "bg-muted/60" : "bg-ok/75";
 }

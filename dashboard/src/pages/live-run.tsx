@@ -40,13 +40,18 @@ function Run({ feed, version }: { feed: RunFeed; version: number }) {
   const [toggled, setToggled] = useState<ReadonlyMap<string, boolean>>(new Map());
   const [filter, setFilter] = useState("");
   const { fold } = feed;
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the fold changes in place; its version tells when.
-  const lines = useMemo(() => rows(fold.plan, toggled, filter), [fold, version, toggled, filter]);
 
   const ended = terminal(fold.state.phase);
   const current = currentStep(fold.state);
   const chosen = search.step ? fold.plan.find(search.step) : undefined;
   const shown = chosen ?? (ended ? undefined : current);
+
+  const shownId = shown ? nodeId(shown) : "";
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the fold changes in place; its version tells when.
+  const lines = useMemo(
+    () => rows(fold.plan, { toggled, filter, shown: shownId }),
+    [fold, version, toggled, filter, shownId],
+  );
 
   const look = (next: RunSearch) =>
     void navigate({ to: "/runs/$runId", params: { runId: feed.runId }, search: next, replace: Boolean(search.step) });
@@ -58,15 +63,15 @@ function Run({ feed, version }: { feed: RunFeed; version: number }) {
     if (next) choose(nodeId(next.record));
   };
   const toggle = (id: string, open: boolean) => setToggled((before) => new Map(before).set(id, open));
-  const fold_ = (open: boolean) => shown && toggle(nodeId(shown), open);
+  const turn = (open: boolean) => shownId && toggle(shownId, open);
 
   useShortcuts({
     j: () => move(1),
     ArrowDown: () => move(1),
     k: () => move(-1),
     ArrowUp: () => move(-1),
-    ArrowRight: () => fold_(true),
-    ArrowLeft: () => fold_(false),
+    ArrowRight: () => turn(true),
+    ArrowLeft: () => turn(false),
     End: () => look({}),
     "/": () => document.getElementById("plan-filter")?.focus(),
     ...Object.fromEntries(
@@ -78,12 +83,12 @@ function Run({ feed, version }: { feed: RunFeed; version: number }) {
     <div className="flex h-full flex-col overflow-y-auto lg:overflow-hidden">
       <RunHeader feed={feed} following={!chosen && !ended} onFollow={() => look({})} />
       <NeedsYou feed={feed} onLook={choose} />
-      <Timeline feed={feed} version={version} chosen={shown && nodeId(shown)} onChoose={choose} />
+      <Timeline feed={feed} version={version} chosen={shownId} onChoose={choose} />
       <div className="grid min-h-0 grow lg:grid-cols-[minmax(20rem,26rem)_minmax(0,1fr)]">
         <div className={`min-h-0 border-line lg:flex lg:flex-col lg:border-r ${chosen ? "hidden" : ""}`}>
           <PlanTree
             lines={lines}
-            chosen={shown && nodeId(shown)}
+            chosen={shownId}
             filter={filter}
             onFilter={setFilter}
             onChoose={choose}

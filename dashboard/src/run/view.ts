@@ -1,4 +1,5 @@
 // What the live-run page shows, read off the fold. Nothing here is kept: it follows from the state.
+import type { BlobRef } from "../gen/skyagent/common/v1/blob_pb";
 import { OutcomeStatus } from "../gen/skyagent/execution/v1/action_pb";
 import { NodeState } from "../gen/skyagent/run/v1/event_pb";
 import { Holds } from "../gen/skyagent/run/v1/plan_pb";
@@ -20,12 +21,18 @@ export interface Row {
   readonly depth: number;
   /** Whether its children are shown; undefined when it has none. */
   readonly open: boolean | undefined;
+  /** A false success was caught here, or below what is folded. */
+  readonly caught: boolean;
 }
 
 /** The lines of the plan from top to bottom; probes stand below the step that they ask about. */
-export function rows(plan: Plan, toggled: ReadonlyMap<string, boolean>, filter = ""): Row[] {
+export function rows(
+  plan: Plan,
+  { toggled, filter, shown }: { toggled: ReadonlyMap<string, boolean>; filter: string; shown: string },
+): Row[] {
   const lines: Row[] = [];
   const wanted = filter.trim().toLowerCase();
+  const leads = new Set(ancestors(plan, shown));
   const matches = (record: NodeRecord): boolean => planned(record).title.toLowerCase().includes(wanted);
   const within = (record: NodeRecord): boolean =>
     matches(record) || plan.children(nodeId(record)).some((child) => within(child));
@@ -35,16 +42,25 @@ export function rows(plan: Plan, toggled: ReadonlyMap<string, boolean>, filter =
       if (isProbe(record) || (wanted && !all && !within(record))) continue;
       const id = nodeId(record);
       const group = groupOf(record) !== undefined;
-      const open = group ? Boolean(wanted) || (toggled.get(id) ?? opensByItself(plan, record)) : undefined;
-      lines.push({ record, depth, open });
+      const open = group
+        ? Boolean(wanted) || (toggled.get(id) ?? (leads.has(id) || opensByItself(plan, record)))
+        : undefined;
+      lines.push({ record, depth, open, caught: open ? false : caughtFalse(record) || caughtBelow(plan, record) });
       for (const probe of children) {
-        if (stepOf(probe)?.probeOf === id) lines.push({ record: probe, depth: depth + 1, open: undefined });
+        if (stepOf(probe)?.probeOf === id)
+          lines.push({ record: probe, depth: depth + 1, open: undefined, caught: false });
       }
       if (open) visit(id, depth + 1, all || matches(record));
     }
   };
   visit("", 0, false);
   return lines;
+}
+
+function ancestors(plan: Plan, id: string): string[] {
+  const record = plan.find(id);
+  const parentId = record && planned(record).parentId;
+  return parentId ? [parentId, ...ancestors(plan, parentId)] : [];
 }
 
 function opensByItself(plan: Plan, record: NodeRecord): boolean {
@@ -78,6 +94,29 @@ export function wasFalse(attempt: AttemptRecord): boolean {
 
 export function caughtFalse(record: NodeRecord): boolean {
   return record.attempts.some(wasFalse);
+}
+
+export function caughtBelow(plan: Plan, record: NodeRecord): boolean {
+  return [...plan.descendants(nodeId(record))].some(caughtFalse);
+}
+
+/** The last picture that was taken before an attempt was intended: what the session showed when it began. */
+export function pictureBefore(state: RunState, seq: bigint): BlobRef | undefined {
+  let found: BlobRef | undefined;
+  let at = 0n;
+  for (const record of state.nodes) {
+    if (isProbe(record)) continue;
+    for (const attempt of record.attempts) {
+      if (attempt.finishedSeq <= at || attempt.finishedSeq >= seq) continue;
+      const picture = pictureOf(attempt);
+      if (picture) [found, at] = [picture, attempt.finishedSeq];
+    }
+  }
+  return found;
+}
+
+export function pictureOf(attempt: AttemptRecord | undefined): BlobRef | undefined {
+  return attempt?.blobs.find((blob) => blob.role === "screenshot");
 }
 
 /** Every record of the inputs, with how it stands. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -81,6 +82,16 @@ class AgentFs:
         """Shows a file that a run was given in the run's folder."""
         await asyncio.to_thread(self._folders.link, run_id, "inputs", name, digest)
 
+    async def show_evidence(self, run_id: str, prefix: str, blobs: Iterable[blob_pb2.BlobRef]) -> None:
+        """Shows what a step saw in the run's folder, as "00042-screenshot.jpg"; only a view, made after the fact."""
+        shown = [(f"{prefix}-{blob.role or 'file'}{_suffix(blob)}", blob.digest) for blob in blobs if blob.digest]
+        if shown:
+            await asyncio.to_thread(self._link_all, run_id, shown)
+
+    def _link_all(self, run_id: str, shown: list[tuple[str, str]]) -> None:
+        for name, digest in shown:
+            self._folders.link(run_id, "observations", name, digest)
+
     async def media_type(self, tenant: str, digest: str) -> str | None:
         """The media type of bytes that a tenant may read; nothing when it may not."""
         query = sa.select(blob_grants.c.media_type).where(
@@ -113,6 +124,10 @@ async def shared_agentfs(runtime: Runtime) -> AsyncGenerator[AgentFs]:
     database = await runtime.shared(shared_database)
     folders = RunFolders(runtime.settings.agentfs_dir, runtime.settings.blobs_dir)
     yield AgentFs(database, folders, runtime.clock)
+
+
+def _suffix(blob: blob_pb2.BlobRef) -> str:
+    return mimetypes.guess_extension(blob.media_type.partition(";")[0]) or ""
 
 
 def _insert(connection: sa.Connection, statement: sa.Executable, blobs: list[blob_pb2.BlobRef], tenant: str) -> None:

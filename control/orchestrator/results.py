@@ -84,6 +84,8 @@ class Results:
             await self.ledger.commit_now(lambda folded: events_of(folded, report))
         report.link.recorded(report.result.key)
         self.woken.set()
+        prefix = f"{self.ledger.state.seq:05d}"
+        await self.agentfs.show_evidence(key.run_id, prefix, report.result.outcome.blobs)
 
     async def log_is_behind(self, link: WorkerLink, what: str) -> None:
         """A worker knows what the log does not: the log was set back, and a person must look at the run."""

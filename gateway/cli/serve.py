@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+import uvloop
 
 from control.services import ALL
 from gateway.cli.session import perform
@@ -21,7 +22,7 @@ def run(names: Annotated[list[str], typer.Argument(help="Services of the control
     """Run services of the control plane in this process, until SIGTERM."""
     settings = load_settings()
     configure_logging(settings.log)
-    perform(serve(_chosen(names), settings))
+    perform(serve(_chosen(names), settings), new_loop=uvloop.new_event_loop)
 
 
 def _chosen(names: list[str]) -> tuple[Service, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
 import grpc
@@ -17,10 +17,13 @@ from infra.settings import load_settings
 _T = TypeVar("_T")
 
 
-def perform(work: Coroutine[object, object, _T]) -> _T:
+def perform(
+    work: Coroutine[object, object, _T], *, new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> _T:
     """Runs a command to its end; errors of a call become our own, Ctrl-C becomes exit code 130."""
     try:
-        return asyncio.run(work)
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except grpc.aio.AioRpcError as error:

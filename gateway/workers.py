@@ -11,6 +11,13 @@ from infra.errors import InvalidArgument, Violation
 from infra.settings import Settings
 
 KINDS = ("browser", "noop")
+_SLOTS = {"noop": 64}
+_DEFAULT_SLOTS = 4
+
+
+def slots_of(kind: str) -> int:
+    """How many steps a worker of this kind does at once unless it is told: a page costs memory, doing nothing none."""
+    return _SLOTS.get(kind, _DEFAULT_SLOTS)
 
 
 def executor_of(kind: str, settings: Settings, worker: WorkerSettings, clock: Clock) -> Executor:

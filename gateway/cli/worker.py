@@ -11,7 +11,7 @@ from execution.worker import WorkerSettings, default_worker_id, run_worker
 from gateway.cli.session import perform
 from gateway.cli.version import version
 from gateway.inventory import Reported
-from gateway.workers import executor_of
+from gateway.workers import executor_of, slots_of
 from infra.clock import Clock, SystemClock
 from infra.ids import system_ids
 from infra.log import configure_logging
@@ -27,6 +27,7 @@ def run(
     connect: Annotated[str, typer.Option(help="host:port of the control plane; the local one by default.")] = "",
     worker_id: Annotated[str, typer.Option("--id", help="Stable name; its journal is kept under it.")] = "",
     token_file: Annotated[Path | None, typer.Option(help="File with a token of role worker.")] = None,
+    slots: Annotated[int, typer.Option(min=0, max=1024, help="Steps at once; 0 is what suits the kind.")] = 0,
     crash_at: Annotated[str, typer.Option(hidden=True, help="Fault injection: JOINT or JOINT:N.")] = "",
 ) -> None:
     """Run a worker in this process, until SIGTERM. It dials the control plane, and needs no open port."""
@@ -37,6 +38,7 @@ def run(
         data_dir=settings.data_dir,
         worker_id=worker_id or default_worker_id(kind),
         token_file=token_file or settings.worker_token_path,
+        max_concurrent_steps=slots or slots_of(kind),
         version=version(),
         crash_at=crash_at,
     )

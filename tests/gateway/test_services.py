@@ -6,9 +6,11 @@ import re
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from control.services import ALL
 from gateway.envoy.edge import GENERATED
 from gateway.envoy.services import PUBLIC, Binding, methods
 
+PRIVATE = {"skyagent.execution.v1.WorkerService"}
 FILES = FileDescriptorSet.FromString((GENERATED / "descriptors.binpb").read_bytes())
 
 
@@ -18,6 +20,12 @@ def test_workers_and_what_services_say_among_themselves_are_not_public() -> None
 
 def test_every_public_service_is_in_the_contracts() -> None:
     assert {method.service for method in methods(FILES, PUBLIC)} == set(PUBLIC)
+
+
+def test_what_is_registered_is_public_or_private_on_purpose() -> None:
+    registered = {descriptor.full_name for service in ALL.values() for descriptor in service.descriptors}
+    assert registered - set(PUBLIC) == PRIVATE
+    assert set(PUBLIC) <= registered
 
 
 def test_a_variable_of_a_path_stands_for_one_segment() -> None:

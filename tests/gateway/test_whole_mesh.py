@@ -213,6 +213,15 @@ async def test_a_question_without_a_terminal_is_exit_code_3_and_answered_later(p
         assert "INV-1" in (tmp_path / "out.csv").read_text()
 
 
+async def test_a_missing_browser_is_one_clear_error(place: Place) -> None:
+    browsing = Place(place.settings.model_copy(update={"workers": {"browser": 1}}))
+    said = await browsing.skyagent("up", "--detach", SKYAGENT_BROWSER__EXECUTABLE="/no/such/browser")
+    assert said.code == 1
+    assert "/no/such/browser" in said.err
+    assert "SKYAGENT_BROWSER__EXECUTABLE" in said.err
+    assert not place.left()
+
+
 async def test_a_corrupt_journal_is_one_clear_error(place: Place) -> None:
     place.settings.data_dir.mkdir(parents=True)
     place.settings.journal_path.write_bytes(b"this is no database" * 1000)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SESSION = "main"
 SETTLE = Duration(seconds=2)
+PATIENCE = Duration(seconds=30)
+"""For one action of a page; a busy application may take its time."""
 _PASSWORD = br.Locator(css="input[type=password]")
 
 
@@ -200,7 +202,13 @@ def _browser(
     pdf: br.PdfAction | None = None,
 ) -> act.Action:
     browser = br.BrowserAction(
-        session_id=SESSION, navigate=navigate, fill_form=fill_form, press_key=press_key, click=click, pdf=pdf
+        session_id=SESSION,
+        timeout=PATIENCE,
+        navigate=navigate,
+        fill_form=fill_form,
+        press_key=press_key,
+        click=click,
+        pdf=pdf,
     )
     return act.Action(effect_class=effect, browser=browser)
 

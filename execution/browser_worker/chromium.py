@@ -57,6 +57,7 @@ _FLAGS: Final = (
     ),
     *("--disable-client-side-phishing-detection", "--disable-field-trial-config", "--metrics-recording-only"),
     *("--no-pings", "--no-service-autorun", "--disable-breakpad", "--disable-crash-reporter"),
+    "--disable-crashpad-for-testing",
     # WebRTC would reach the network past any proxy.
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
@@ -141,7 +142,7 @@ class Chromium:
         self._child = await spawn(
             self._arguments(executable, profile),
             self._clock,
-            env={name: value for name, value in environment().items() if not name.startswith(_OURS)},
+            env=_environment(profile),
             log_path=profile / "chromium.log",
             marker=profile.name,
         )
@@ -216,6 +217,12 @@ class Chromium:
                 log.warning("browser.reaped", pid=leftover.pid)
                 await end_group(leftover, self._clock, 0)
             await asyncio.to_thread(_remove, profile)
+
+
+def _environment(profile: Path) -> dict[str, str]:
+    theirs = {name: value for name, value in environment().items() if not name.startswith(_OURS)}
+    # Nothing is written into the home of whoever runs the worker.
+    return theirs | {"XDG_CONFIG_HOME": str(profile / "config"), "XDG_CACHE_HOME": str(profile / "cache")}
 
 
 def _owner_file(profile: Path) -> Path:

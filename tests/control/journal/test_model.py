@@ -98,7 +98,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.folder = Path(mkdtemp())
         self.stack = AsyncExitStack()
         path = self.folder / "journal.db"
-        self.world: World = self.run(self.stack.enter_async_context(opened(path)))
+        self.world: World = self.run(self.stack.enter_async_context(opened(path, synchronous="NORMAL")))
         self.model: dict[str, Run] = {}
         self.done: dict[str, Appended] = {}
         self.nodes = [Node("node-1", self.world.ids.uuid()), Node("node-2", self.world.ids.uuid())]

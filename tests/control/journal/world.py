@@ -22,7 +22,7 @@ from control.journal import (
     open_journal,
 )
 from infra.clock import ManualClock
-from infra.db import Database, open_database
+from infra.db import Database, DatabaseSettings, open_database
 from infra.ids import Ids, seeded_ids
 
 RESULT = EventDraft(7, b"result")
@@ -89,8 +89,11 @@ class World:
 
 
 @asynccontextmanager
-async def opened(path: Path, seed: int = 7) -> AsyncGenerator[World]:
+async def opened(path: Path, seed: int = 7, synchronous: str = "FULL") -> AsyncGenerator[World]:
     clock = ManualClock()
     ids = seeded_ids(seed, clock)
-    async with open_database(path) as db, open_journal(db, clock=clock) as journal:
+    async with (
+        open_database(path, settings=DatabaseSettings(synchronous=synchronous)) as db,
+        open_journal(db, clock=clock) as journal,
+    ):
         yield World(db, journal, clock, ids, Node("node-1", ids.uuid()))

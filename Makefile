@@ -1,6 +1,6 @@
 # Every target prepares what it needs by itself (infra/bootstrap), and takes no time for that when nothing is missing.
 PYTHON ?= python3
-APPROVE ?= y# answers the proof's question where nobody can type; at a terminal you are asked
+APPROVE ?=# y or n answers the proof's question; empty asks you at a terminal, and says y where nobody can type
 
 # The bootstrap runs on the machine's Python, everything else on what it installed.
 PREPARE := PATH='$(PATH)' $(PYTHON) -m infra.bootstrap
@@ -13,9 +13,9 @@ PIN = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
 .PHONY: run setup test check gen bench up down clean lock
 .NOTPARALLEL:
 
-run: # the proof mission, live; `make run APPROVE=y` where there is no terminal
+run: # the proof mission, live
 	@$(PREPARE) run
-	@python -m evals.end_to_end.proof $(if $(APPROVE),--approve $(APPROVE))
+	@python -m evals.end_to_end.proof --approve "$(or $(APPROVE),$$([ -t 0 ] || echo y))"
 
 setup: # everything that the other targets need
 	@$(PREPARE) test

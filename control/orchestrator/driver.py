@@ -63,8 +63,6 @@ class Driver:
     """Set when something may have changed."""
     commanded: bool = True
     """Whether there may be commands that are not applied yet."""
-    needs_worker: bool = False
-    """Whether it waits for a worker with room."""
     _commands_read_ms: int = 0
 
     @property
@@ -194,17 +192,17 @@ class Driver:
 
     async def _wait_for_worker(self, missing: NoWorker) -> None:
         """Until one has room or a person says something: policy is not asked again and again meanwhile."""
-        missing_since_ms, self.needs_worker, waited_ms = self.clock.now_ms(), True, 0
-        while not self.commanded and self.links.pick(missing.kind, missing.preferred) is None:
-            if waited_ms >= _LOOK_ROUND_MS:
-                break
-            self.woken.clear()
-            waited_ms = self.clock.now_ms() - missing_since_ms
-            if waited_ms >= NO_WORKER_GRACE_MS and not self.links.connected(missing.kind):
-                fix = f"start one with `skyagent worker {missing.kind}`"
-                await self._block("NO_WORKER", f"no {missing.kind} worker is connected; {fix}")
-            await self._sleep(missing_since_ms + NO_WORKER_GRACE_MS if waited_ms < NO_WORKER_GRACE_MS else 0)
-        self.needs_worker = False
+        missing_since_ms, waited_ms = self.clock.now_ms(), 0
+        with self.links.waiting_for_room(self.woken, missing.kind, missing.preferred):
+            while not self.commanded and self.links.pick(missing.kind, missing.preferred) is None:
+                if waited_ms >= _LOOK_ROUND_MS:
+                    break
+                self.woken.clear()
+                waited_ms = self.clock.now_ms() - missing_since_ms
+                if waited_ms >= NO_WORKER_GRACE_MS and not self.links.connected(missing.kind):
+                    fix = f"start one with `skyagent worker {missing.kind}`"
+                    await self._block("NO_WORKER", f"no {missing.kind} worker is connected; {fix}")
+                await self._sleep(missing_since_ms + NO_WORKER_GRACE_MS if waited_ms < NO_WORKER_GRACE_MS else 0)
 
     async def _block(self, reason: str, detail: str) -> None:
         """Says once why nothing can be dispatched: the reason tells, the wording of an error may change each time."""

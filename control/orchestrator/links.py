@@ -122,6 +122,7 @@ class WorkerLinks:
 
     by_id: dict[str, WorkerLink] = field(default_factory=dict[str, WorkerLink])
     last_seen: dict[str, float] = field(default_factory=dict[str, float])
+    _waiting: dict[asyncio.Event, tuple[str, str]] = field(default_factory=dict[asyncio.Event, tuple[str, str]])
 
     def pick(self, kind: str, preferred: str = "") -> WorkerLink | None:
         """A worker of this kind with room: the preferred one when it is there, since a session lives on it.
@@ -133,6 +134,27 @@ class WorkerLinks:
             return link if _has_room(link, kind) else None
         able = [link for link in self.by_id.values() if _has_room(link, kind)]
         return max(able, key=lambda link: (link.credits, link.worker_id), default=None)
+
+    @contextmanager
+    def waiting_for_room(self, woken: asyncio.Event, kind: str, preferred: str) -> Generator[None]:
+        """While this lasts, `woken` is set when it is this one's turn to look for a worker again."""
+        self._waiting[woken] = kind, preferred
+        try:
+            yield
+        finally:
+            del self._waiting[woken]
+
+    def room_made(self) -> None:
+        """Wakes as many as there is room for, the longest waiting first: all of them would ask policy for nothing."""
+        promised: list[WorkerLink] = []
+        for woken, wanted in self._waiting.items():
+            link = self.pick(*wanted)
+            if link is not None:
+                link.credits -= 1
+                promised.append(link)
+                woken.set()
+        for link in promised:
+            link.credits += 1
 
     def connected(self, kind: str) -> bool:
         """Whether any worker of this kind is there, with room or without."""

@@ -153,12 +153,6 @@ class Owner:
         for driver in self.drivers.values():
             driver.woken.set()
 
-    def worker_has_room(self) -> None:
-        """Lets the runs that wait for a worker look again."""
-        for driver in self.drivers.values():
-            if driver.needs_worker:
-                driver.woken.set()
-
     def owned(self, keys: list[wire.StepKey]) -> list[wire.StepKey]:
         """The attempts among these that are open in runs of this node."""
         mine: list[wire.StepKey] = []

@@ -38,10 +38,6 @@ class Runs(Protocol):
         """A worker came or went."""
         ...
 
-    def worker_has_room(self) -> None:
-        """A worker takes more."""
-        ...
-
     def owned(self, keys: list[wire.StepKey]) -> list[wire.StepKey]:
         """Those of the attempts that are open here, with the present fence."""
         ...
@@ -159,7 +155,7 @@ class WorkerServicer(rpc.WorkerServiceServicer):
                 await self._result(link, request.step_result)
             case "credit":
                 link.credits += request.credit.steps
-                self._runs.worker_has_room()
+                self._links.room_made()
             case "heartbeat":
                 renewed = wire.Renewed(leases=self._runs.owned(list(request.heartbeat.running)))
                 renewed.lease_ttl.FromMilliseconds(int(self._lease.ttl * 1000))

@@ -1,0 +1,43 @@
+import asyncio
+from contextlib import ExitStack
+
+from control.orchestrator.links import WorkerLink, WorkerLinks
+from skyagent.execution.v1 import worker_service_pb2 as wire
+
+
+def link(worker_id: str, credits: int, kind: str = "noop") -> WorkerLink:
+    hello = wire.Hello(worker_id=worker_id, capabilities=wire.Capabilities(kind=kind))
+    return WorkerLink(hello, "session", 0.0, credits=credits)
+
+
+def links_of(*all_of_them: WorkerLink) -> WorkerLinks:
+    return WorkerLinks({one.worker_id: one for one in all_of_them})
+
+
+def woken_of(links: WorkerLinks, *wanted: tuple[str, str]) -> list[bool]:
+    """Who is woken of those that wait for a worker of a kind, with one that they prefer."""
+    events = [asyncio.Event() for _ in wanted]
+    with ExitStack() as waiting:
+        for event, (kind, preferred) in zip(events, wanted, strict=True):
+            waiting.enter_context(links.waiting_for_room(event, kind, preferred))
+        links.room_made()
+    return [event.is_set() for event in events]
+
+
+def test_as_many_are_woken_as_there_is_room_for_and_the_longest_waiting_first() -> None:
+    links = links_of(link("noop-1", 1), link("noop-2", 1))
+    assert woken_of(links, ("noop", ""), ("noop", ""), ("noop", "")) == [True, True, False]
+    assert [one.credits for one in links.by_id.values()] == [1, 1]
+
+
+def test_who_waits_for_a_full_worker_does_not_take_the_turn_of_another() -> None:
+    links = links_of(link("noop-1", 0), link("noop-2", 1), link("browser-1", 1, "browser"))
+    assert woken_of(links, ("noop", "noop-1"), ("noop", ""), ("browser", "")) == [False, True, True]
+
+
+def test_nobody_is_woken_who_waits_no_more() -> None:
+    links, event = links_of(link("noop-1", 1)), asyncio.Event()
+    with links.waiting_for_room(event, "noop", ""):
+        pass
+    links.room_made()
+    assert not event.is_set()

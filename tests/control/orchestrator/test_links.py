@@ -5,9 +5,9 @@ from control.orchestrator.links import WorkerLink, WorkerLinks
 from skyagent.execution.v1 import worker_service_pb2 as wire
 
 
-def link(worker_id: str, credits: int, kind: str = "noop") -> WorkerLink:
+def link(worker_id: str, room: int, kind: str = "noop") -> WorkerLink:
     hello = wire.Hello(worker_id=worker_id, capabilities=wire.Capabilities(kind=kind))
-    return WorkerLink(hello, "session", 0.0, credits=credits)
+    return WorkerLink(hello, "session", 0.0, credits=room)
 
 
 def links_of(*all_of_them: WorkerLink) -> WorkerLinks:

@@ -57,7 +57,6 @@ _FLAGS: Final = (
     ),
     *("--disable-client-side-phishing-detection", "--disable-field-trial-config", "--metrics-recording-only"),
     *("--no-pings", "--no-service-autorun", "--disable-breakpad", "--disable-crash-reporter"),
-    "--disable-crashpad-for-testing",
     # WebRTC would reach the network past any proxy.
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",

@@ -1,0 +1,34 @@
+"""What the documents name is there: tests by their names, files by their paths."""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md")
+FOLDERS = "control|dashboard|docs|evals|execution|gateway|infra|protos|requirements|tests"
+ELSEWHERE = re.compile(r"^dashboard/dist|/(NNNN-title|[A-Z]+)\.[a-z]+$")
+"""What a build makes, and what the reader is to name."""
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    known = set(chain.from_iterable(re.findall(r"def (test_\w+)", path.read_text()) for path in _tests()))
+    for name in DOCUMENTS:
+        named = set(re.findall(r"`(test_\w+)`", (ROOT / name).read_text()))
+        assert named <= known, f"{name} names {sorted(named - known)}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_path_that_a_document_names_exists(name: str) -> None:
+    text = (ROOT / name).read_text()
+    named = re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", text) + re.findall(r"\]\(([\w./-]+)\)", text)
+    missing = [path for path in named if not ELSEWHERE.search(path) and not (ROOT / path).exists()]
+    assert missing == []
+
+
+def _tests() -> list[Path]:
+    return [path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.bootstrap.action import FOR_DOWNLOADS, Action, BootstrapError, Doer, say
 from infra.bootstrap.purpose import Purpose
 
-FONTS = ("fonts-dejavu-core", "fonts-liberation", "fonts-noto-color-emoji")
+FONTS = ("fontconfig", "fonts-dejavu-core", "fonts-liberation", "fonts-noto-color-emoji")
 LIBRARIES = ("libatomic1",)  # Node, which drives the browser and builds the dashboard.
 CHROMIUM = ("chromium", "chromium-sandbox")
 FOR_TESTS = ("curl", "git")

@@ -90,6 +90,17 @@ def receive(who: Caller) -> None:
 
 
 @contextmanager
+def received(who: Caller) -> Generator[None]:
+    """Make `who` the caller in this block, for a request that comes from this very task and is served in it."""
+    caller_before, acting_before = _caller.set(who), _acting.set(who.tenant)
+    try:
+        yield
+    finally:
+        _caller.reset(caller_before)
+        _acting.reset(acting_before)
+
+
+@contextmanager
 def acting_for(tenant: str) -> Generator[None]:
     """Peers that are called in this block see this tenant; only the role internal may."""
     before = _acting.set(tenant)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, cast
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -26,6 +26,8 @@ _R = TypeVar("_R")
 _Out = Callable[[_Q], bytes] | None
 _In = Callable[[bytes], _R] | None
 _Call = TypeVar("_Call", bound=Callable[..., object])
+if TYPE_CHECKING:  # grpc's classes are generic in their stubs only
+    _Unary = grpc.aio.UnaryUnaryMultiCallable[_Q, _R]
 _SAFE_PREFIXES = ("Get", "List")
 _RETRY_POLICY = {
     "maxAttempts": 4,
@@ -52,6 +54,14 @@ class Readiness(Enum):
 
     FAIL = "fail"
     WAIT = "wait"
+
+
+class Local(Protocol):
+    """What is served by this very process (infra.local)."""
+
+    def unary(self, path: str, remote: Callable[..., object], deadline: float) -> Callable[..., object]:
+        """`remote`, or the method itself once it is served here."""
+        ...
 
 
 def file_token(path: Path) -> Callable[[], str]:
@@ -81,16 +91,17 @@ def dial(
     deadline: float = 30.0,
     retry: Iterable[ServiceDescriptor] = (),
     interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+    local: Local | None = None,
 ) -> grpc.aio.Channel:
     """A channel for stubs. Nothing is connected until the first call.
 
     `deadline` in seconds is that of unary calls which name none; calls of `retry`'s services that only read (Get*,
     List*) are tried up to 4 times while the peer is UNAVAILABLE. With Readiness.WAIT a call waits for a peer that is
-    away, as long as its deadline allows, instead of failing at once.
+    away, as long as its deadline allows, instead of failing at once. Unary methods that `local` serves need no wire.
     """
     options = (*_OPTIONS, ("grpc.service_config", _service_config(retry)))
     channel = grpc.aio.insecure_channel(address, options=options, interceptors=list(interceptors))
-    return _Channel(channel, token, deadline, readiness)
+    return _Channel(channel, token, deadline, readiness, local)
 
 
 def bearer(token: str) -> Metadata:
@@ -115,9 +126,15 @@ class _Channel(grpc.aio.Channel):
     """
 
     def __init__(
-        self, inner: grpc.aio.Channel, token: Callable[[], str] | None, deadline: float, readiness: Readiness
+        self,
+        inner: grpc.aio.Channel,
+        token: Callable[[], str] | None,
+        deadline: float,
+        readiness: Readiness,
+        local: Local | None,
     ) -> None:
         self._inner = inner
+        self._local = local
         self._token = token
         self._deadline = deadline
         self._waits = readiness is Readiness.WAIT
@@ -126,7 +143,10 @@ class _Channel(grpc.aio.Channel):
         self, method: str, request_serializer: _Out[_Q] = None, response_deserializer: _In[_R] = None, **_: object
     ) -> grpc.aio.UnaryUnaryMultiCallable[_Q, _R]:
         call = self._inner.unary_unary(method, request_serializer, response_deserializer)
-        return self._defaulted(call, self._deadline)
+        remote = self._defaulted(call, self._deadline)
+        if self._local is None:
+            return remote
+        return cast("_Unary[_Q, _R]", self._local.unary(method, remote, self._deadline))
 
     def unary_stream(
         self, method: str, request_serializer: _Out[_Q] = None, response_deserializer: _In[_R] = None, **_: object

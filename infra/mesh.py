@@ -19,6 +19,7 @@ from infra.clock import Clock, SystemClock
 from infra.errors import Internal, Precondition, cause_of
 from infra.ids import Ids, system_ids
 from infra.interceptors import Guard, permissions_of, unary_methods
+from infra.local import LocalCalls
 from infra.log import event_logger
 from infra.reflection import enable_reflection
 from infra.settings import Settings, split_address
@@ -60,7 +61,14 @@ class Runtime:
     """The handful of things that the services of a process share."""
 
     def __init__(  # it is the list of what is shared
-        self, settings: Settings, clock: Clock, ids: Ids, told: Telemetry, address: str, stack: AsyncExitStack
+        self,
+        settings: Settings,
+        clock: Clock,
+        ids: Ids,
+        told: Telemetry,
+        address: str,
+        stack: AsyncExitStack,
+        guard: Guard,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -70,6 +78,8 @@ class Runtime:
         """Where this process serves, with the port that it really got."""
         self.draining = asyncio.Event()
         """Set first thing when the process is about to end."""
+        self.local = LocalCalls(guard, self.draining)
+        """What is served here, for callers here."""
         self._stack = stack
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._shared: dict[object, asyncio.Future[object]] = {}
@@ -79,12 +89,14 @@ class Runtime:
         """To a service by name: in the process that settings.peers names, else in this one. Acts with role internal."""
         address = self.settings.peers.get(service, self.address)
         if address not in self._channels:
+            spans = self.telemetry.client_interceptors()  # they make their spans on the wire
             self._channels[address] = dial(
                 address,
                 token=file_token(self.settings.internal_token_path),
                 readiness=Readiness.WAIT,
                 deadline=self.settings.default_deadline,
-                interceptors=self.telemetry.client_interceptors(),
+                interceptors=spans,
+                local=self.local if address == self.address and not spans else None,
             )
             self._stack.push_async_callback(self._channels[address].close)
         return self._channels[address]
@@ -163,11 +175,12 @@ async def _started(
         guard = Guard(permissions, Verifier(settings.keys_dir, clock), settings, ids)
         traced = told.server_interceptors(unary_methods(descriptors))
         server = grpc.aio.server(interceptors=[*traced, guard], options=_OPTIONS)
-        runtime = Runtime(settings, clock, ids, told, _bind(server, settings.listen), stack)
+        runtime = Runtime(settings, clock, ids, told, _bind(server, settings.listen), stack, guard)
         try:
             for service in services:
                 register = await stack.enter_async_context(service.open(runtime))
                 register(server)
+                register(cast("grpc.aio.Server", runtime.local))
         except BaseException:
             # Only a server that was started gives its port back.
             await server.start()

@@ -220,9 +220,8 @@ class Chromium:
 
 def _environment(profile: Path) -> dict[str, str]:
     theirs = {name: value for name, value in environment().items() if not name.startswith(_OURS)}
-    # Settings stay out of the home of whoever runs the worker. The cache is shared on purpose: every process of a
-    # Chromium without fontconfig's cache reads all fonts anew, for half a minute on a busy machine.
-    return theirs | {"XDG_CONFIG_HOME": str(profile / "config")}
+    # Nothing is written into the home of whoever runs the worker.
+    return theirs | {"XDG_CONFIG_HOME": str(profile / "config"), "XDG_CACHE_HOME": str(profile / "cache")}
 
 
 def _owner_file(profile: Path) -> Path:

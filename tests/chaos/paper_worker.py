@@ -1,0 +1,69 @@
+"""A browser worker without a browser, as a process: it knows one form by heart and posts it. `python -m …paper_worker`.
+
+It starts at once, so that tests about the control plane need not wait for Chromium.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aiohttp import ClientSession
+
+from execution.executor import Assignment, BlobSink
+from execution.noop import NoopExecutor
+from execution.worker import WorkerSettings, run_worker
+from infra.clock import SystemClock
+from infra.ids import system_ids
+from infra.settings import load_settings
+from infra.telemetry import telemetry
+from skyagent.execution.v1 import action_pb2 as act
+from skyagent.execution.v1 import browser_pb2 as br
+from skyagent.execution.v1 import effect_pb2 as eff
+
+
+class Paper(NoopExecutor):
+    def __init__(self) -> None:
+        self._page = ""
+
+    @property
+    def kind(self) -> str:
+        return "browser"
+
+    def actions(self) -> tuple[str, ...]:
+        return ("browser.navigate/1", "browser.fill_form/1", "browser.click/1", "browser.pdf/1")
+
+    async def execute(self, assignment: Assignment, blobs: BlobSink, progress: Callable[[str], None]) -> act.Outcome:
+        browser, result = assignment.action.browser, br.BrowserResult(status=br.BROWSER_STATUS_OK)
+        if browser.HasField("navigate"):
+            self._page = browser.navigate.url
+            result.exchanges.add(method="GET", url=self._page, status=200)
+            for name in ("number", "amount"):
+                result.observation.form_fields.add(label=name.title(), field=name, role="textbox", type="text")
+        elif browser.HasField("fill_form"):
+            fields = browser.fill_form.fields
+            result.fields.extend(br.FieldReadback(label=f.label, value=f.value, matches=True) for f in fields)
+        elif browser.HasField("pdf"):
+            result.files.append(await blobs.put(b"%PDF", "application/pdf", "artifact"))
+        else:
+            values = {field.label.lower(): field.value for field in browser.click.expect}
+            async with ClientSession() as session, session.post(self._page, data=values) as answer:
+                result.exchanges.add(method="POST", url=self._page, status=answer.status)
+        return act.Outcome(status=act.OUTCOME_STATUS_OK, effect=eff.EFFECT_DONE, browser=result)
+
+
+async def work() -> None:
+    settings, clock = load_settings(), SystemClock()
+    told = WorkerSettings(
+        connect=settings.listen,
+        data_dir=settings.data_dir,
+        worker_id="browser-1",
+        token_file=settings.worker_token_path,
+    )
+    ids = system_ids(clock)
+    async with telemetry(settings, "browser-1", ids) as spans:
+        await run_worker(Paper(), told, clock=clock, ids=ids, telemetry=spans)
+
+
+if __name__ == "__main__":
+    asyncio.run(work())

@@ -42,7 +42,7 @@ async def test_a_node_client_lists_gives_pauses_resumes_and_watches(tmp_path: Pa
 
     assert "data_entry" in [template["name"] for template in lines[0]["templates"]]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    assert kinds.count("commandApplied") == 2  # noqa: PLR2004
+    assert kinds.count("commandApplied") == 2
     assert kinds.count("stepValidated") == STEPS
     assert kinds[-1] == "runFinished"
     assert lines[-1]["phase"] == "SUCCEEDED"
@@ -51,9 +51,8 @@ async def test_a_node_client_lists_gives_pauses_resumes_and_watches(tmp_path: Pa
 
 async def installed(folder: Path) -> Path:
     """The client as whoever clones the repository gets it: packages by its lock file, messages by its template."""
-    for name in ("package.json", "package-lock.json", ".npmrc", "mission.mjs", "grpc.mjs"):
-        folder.mkdir(exist_ok=True)
-        shutil.copy2(CLIENT / name, folder / name)
+    left_out = shutil.ignore_patterns("gen", "node_modules")
+    await asyncio.to_thread(shutil.copytree, CLIENT, folder, ignore=left_out)
     await output(PROGRAMS / "npm", "ci", "--prefer-offline", "--loglevel=error", cwd=folder)
     # The template's own input is relative to where it lies.
     await output(PROGRAMS / "buf", "generate", REPOSITORY, "--template", CLIENT / "buf.gen.yaml", cwd=folder)

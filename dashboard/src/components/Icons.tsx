@@ -86,7 +86,7 @@ const PICTURES: Readonly<Record<NodeState, ReactNode>> = {
 export function StateIcon({ state }: { state: NodeState }) {
   return (
     <span className={`inline-flex ${STATE_COLOURS[state]}`} title={STATE_WORDS[state]}>
-      <Svg className={state === NodeState.RUNNING ? "motion-safe:animate-spin" : ""}>{PICTURES[state]}</Svg>
+      <Svg className={state === NodeState.RUNNING ? "turn" : ""}>{PICTURES[state]}</Svg>
       <span className="sr-only">{STATE_WORDS[state]}</span>
     </span>
   );

@@ -99,15 +99,18 @@ class Ledger:
             await self._write(events, also)
             return True
 
-    async def commit_now(self, decide: Decide, also: Also = Also()) -> bool:
+    async def commit_now(self, decide: Decide, also: Also = Also(), *, follow: Decide | None = None) -> bool:
         """Adds what is decided on the state as it is at that moment; with no events nothing is written.
+
+        `follow` decides, without waiting for anything, what else the same commit adds once these events are folded;
+        when it fails, they are written without.
 
         Raises what `commit` raises.
         """
         async with self._lock:
             while events := decide(self.folded):
                 try:
-                    await self._write(events, also)
+                    await self._write(events, also, follow)
                 except StaleHead:  # what a former owner of this process had under way came in: it is folded now
                     log.info("run.head_moved", run_id=self.head.run_id, seq=self.state.seq)
                     continue
@@ -128,23 +131,38 @@ class Ledger:
         """What came of an attempt, when it is still needed."""
         return self.outcomes.get(attempt.finished_seq)
 
-    async def _write(self, events: Sequence[ev.EventBody], also: Also) -> None:
+    async def _write(self, events: Sequence[ev.EventBody], also: Also, follow: Decide | None = None) -> None:
         try:
-            await self.journal.append(self._append(events, also))
+            await self.journal.append(await self._appending(events, also, follow))
         except SkyError:
             await self.load()
             raise
         self._forget()
         await self._snapshot()
 
-    def _append(self, events: Sequence[ev.EventBody], also: Also) -> Append:
+    async def _appending(self, events: Sequence[ev.EventBody], also: Also, follow: Decide | None) -> Append:
         """Folds the events first: what lists show is written in the same commit as they are."""
         now_ms, before = self.clock.now_ms(), self.state.seq
+        self._fold(events, now_ms)
+        if follow is not None:
+            try:
+                further = follow(self.folded)
+                self._fold(further, now_ms)
+                events = (*events, *further)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it must not keep the events out
+                log.error("run.nothing_followed", run_id=self.head.run_id, error=error)  # noqa: TRY400 -- it adds the traceback
+                await self.load()
+                self._fold(events, now_ms)
+        return self._append(events, also, now_ms, before)
+
+    def _fold(self, events: Sequence[ev.EventBody], now_ms: int) -> None:
         for body in events:
             event = ev.RunEvent(run_id=self.head.run_id, seq=self.state.seq + 1, epoch=self.head.epoch, body=body)
             event.time.FromMilliseconds(now_ms)
             self.folded.apply(event)
             self._keep_outcome(event)
+
+    def _append(self, events: Sequence[ev.EventBody], also: Also, now_ms: int, before: int) -> Append:
         return Append(
             run_id=self.head.run_id,
             epoch=self.head.epoch,

@@ -1,4 +1,4 @@
-"""What workers report: recorded on arrival, before anything is thought about it."""
+"""What workers report: recorded on arrival, whatever is thought about it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from control.agentfs import AgentFs
+from control.core.check import Checks
+from control.core.dispatch import next_move
+from control.core.moves import Record
 from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold, terminal
 from control.core.validate import judge
 from control.journal.folding import event_of
@@ -81,11 +84,22 @@ class Results:
             return
         await self.agentfs.grant(self.ledger.state.tenant, all_blobs(report.result.outcome))
         if attempt.open or not await self._recorded_late(key, attempt):
-            await self.ledger.commit_now(lambda folded: events_of(folded, report))
+            makes_files = bool(report.result.outcome.browser.files)  # those are listed, too: the driver's business
+            follow = None if makes_files else self._judged
+            await self.ledger.commit_now(lambda folded: events_of(folded, report), follow=follow)
         report.link.recorded(report.result.key)
         self.woken.set()
         prefix = f"{self.ledger.state.seq:05d}"
-        await self.agentfs.show_evidence(key.run_id, prefix, report.result.outcome.blobs)
+        try:
+            await self.agentfs.show_evidence(key.run_id, prefix, report.result.outcome.blobs)
+        except OSError as error:  # it is for people to look at; the result is recorded without
+            log.error("evidence.not_shown", run_id=key.run_id, step_id=key.step_id, error=error)  # noqa: TRY400 -- it adds the traceback
+
+    def _judged(self, folded: RunFold) -> Sequence[ev.EventBody]:
+        """What the core says of a result at once, so that both take one commit; what it has to ask for comes later."""
+        checks = Checks(self.ledger.outcomes, self.ledger.ids.ulid)
+        move = next_move(folded, checks, self.ledger.clock.now_ms())
+        return move.events if isinstance(move, Record) else ()
 
     async def log_is_behind(self, link: WorkerLink, what: str) -> None:
         """A worker knows what the log does not: the log was set back, and a person must look at the run."""

@@ -103,12 +103,12 @@ class ScriptedWorker:
     def beat(self, *running: wire.StepKey) -> None:
         self.say(wire.ControlRequest(heartbeat=wire.Heartbeat(running=running)))
 
-    async def next(self, kind: str) -> wire.ControlResponse:
-        """The next frame of a kind."""
+    async def next(self, *kinds: str) -> wire.ControlResponse:
+        """The next frame of these kinds."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 frame = await self.frames.get()
-                if frame.HasField(kind):  # pyright: ignore[reportArgumentType] -- a test names the field
+                if frame.WhichOneof("frame") in kinds:
                     return frame
 
     async def assigned(self) -> wire.Assign:

@@ -162,3 +162,40 @@ async def test_nothing_is_written_on_a_basis_that_has_moved(tmp_path: Path) -> N
         await ledger.commit((ev.EventBody(run_blocked=ev.RunBlocked(reason="FIRST")),))
         assert not await ledger.commit((ev.EventBody(run_blocked=ev.RunBlocked(reason="SECOND")),), basis=basis)
         assert ledger.state.blocked_reason == "FIRST"
+
+
+async def test_what_follows_at_once_is_in_the_same_commit(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with open_database(settings.journal_path) as database, open_journal(database, clock=CLOCK) as journal:
+        ledger = await _ledger(ControlPlane(None, journal), Refusing(journal))  # pyright: ignore[reportArgumentType] -- nothing is served
+        blocked = ev.EventBody(run_blocked=ev.RunBlocked(reason="TRIED"))
+        unblocked = ev.EventBody(run_unblocked=ev.RunUnblocked(reason="TRIED"))
+        before = ledger.state.seq
+        await ledger.commit_now(lambda _: (blocked,), follow=lambda folded: (unblocked,) if _tried(folded) else ())
+        first, second = await journal.read(ledger.head.run_id, after_seq=before)
+        assert ledger.state.blocked_reason == ""
+    assert first.append_id == second.append_id
+
+
+@pytest.mark.parametrize("fails", ["deciding", "folding"])
+async def test_what_cannot_follow_does_not_keep_out_what_it_follows(tmp_path: Path, fails: str) -> None:
+    def follow(_folded: RunFold) -> tuple[ev.EventBody, ...]:
+        if fails == "deciding":
+            raise ValueError("a bug")
+        return (
+            ev.EventBody(run_blocked=ev.RunBlocked(reason="SECOND")),
+            ev.EventBody(node_settled=ev.NodeSettled(node_id="of no plan")),
+        )
+
+    settings = settings_in(tmp_path)
+    async with open_database(settings.journal_path) as database, open_journal(database, clock=CLOCK) as journal:
+        ledger = await _ledger(ControlPlane(None, journal), Refusing(journal))  # pyright: ignore[reportArgumentType] -- nothing is served
+        blocked, before = ev.EventBody(run_blocked=ev.RunBlocked(reason="TRIED")), ledger.state.seq
+        assert await ledger.commit_now(lambda _: (blocked,), follow=follow)
+        durable = (await folded_run(journal, ledger.head.run_id)).folded.state
+    assert state_digest(ledger.state) == state_digest(durable)
+    assert (durable.seq, durable.blocked_reason) == (before + 1, "TRIED")
+
+
+def _tried(folded: RunFold) -> bool:
+    return folded.state.blocked_reason == "TRIED"

@@ -65,9 +65,10 @@ async def test_a_result_that_comes_twice_is_recorded_once_and_acknowledged_twice
         assign = await hand.assigned()
         hand.result(assign.key)
         hand.result(assign.key)
-        assert (await hand.next("result_recorded")).result_recorded.key == assign.key
-        assert (await hand.next("result_recorded")).result_recorded.key == assign.key
-        hand.result((await hand.assigned()).key)
+        frames = [await hand.next("result_recorded", "assign") for _ in range(3)]
+        recorded = [frame.result_recorded.key for frame in frames if frame.HasField("result_recorded")]
+        assert recorded == [assign.key, assign.key]
+        hand.result(next(frame.assign.key for frame in frames if frame.HasField("assign")))
         await plane.until_ended(run_id)
         kinds = await plane.kinds(run_id)
     assert kinds.count("step_finished") == 2
@@ -102,6 +103,29 @@ async def test_a_running_attempt_is_taken_over_by_inspect_and_not_assigned_again
         state = await plane.until_ended(run_id)
     assert state.phase == ev.RUN_PHASE_SUCCEEDED
     assert state.counts.attempts == 1
+
+
+async def test_an_outcome_in_the_answer_to_inspect_is_not_recorded_before_its_evidence_is_stored(
+    tmp_path: Path,
+) -> None:
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane:
+        run_id = await plane.start([noop("look")])
+        async with scripted_worker(settings, plane.runtime.address, journal_id=JOURNAL) as hand:
+            first = await hand.assigned()
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(
+            settings, plane.runtime.address, journal_id=JOURNAL, held=[held(first.key, wire.HELD_STATE_DONE)]
+        ) as hand,
+    ):
+        asked = (await hand.next("inspect")).inspect
+        told = wire.StepState(key=asked.key, state=wire.HELD_STATE_DONE, outcome=ended())
+        hand.say(wire.ControlRequest(step_state=told))
+        await hand.nothing_but()
+        assert "step_finished" not in await plane.kinds(run_id)
+        hand.result(asked.key)
+        assert (await plane.until_ended(run_id)).phase == ev.RUN_PHASE_SUCCEEDED
 
 
 async def test_what_its_very_journal_does_not_know_is_assigned_again_under_the_same_key(tmp_path: Path) -> None:

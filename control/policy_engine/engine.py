@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from typing import Literal, NotRequired, TypedDict, cast
 
@@ -22,6 +23,7 @@ from skyagent.policy.v1 import decision_pb2 as pb
 
 _DEFAULT_TTL = 900
 _MAX_TTL = 7 * 86_400
+_ENTITIES_KEPT = 256
 _FOLDER = files("control.policy_engine") / "bundle"
 _STRICTEST = (pb.VERDICT_DENY, pb.VERDICT_ASK, pb.VERDICT_ALLOW)
 _NO_PERMIT = "no policy allows {action} here"
@@ -59,6 +61,7 @@ class Bundle:
         self._rules = _checked(policies, self.schema)
         self._schema = cedarpy.Schema.from_str(self.schema)
         self._set = cedarpy.PolicySet.from_str(policies)
+        self._entities = lru_cache(_ENTITIES_KEPT)(self._parsed)
 
     def judge(self, asked: Questions) -> Judgement:
         """The strictest of the verdicts on each question."""
@@ -86,7 +89,10 @@ class Bundle:
 
     def _ask(self, question: Json) -> tuple[bool, tuple[_Rule, ...], tuple[str, ...]]:
         request = {name: question[name] for name in ("principal", "action", "resource", "context")}
-        entities = cast("list[dict[str, object]]", question["entities"])
+        try:
+            entities = self._entities(json.dumps(question["entities"]))
+        except ValueError as bad:
+            return False, (), (f"the entities are not as the schema has them: {bad}",)
         answer = cedarpy.is_authorized(  # pyright: ignore[reportUnknownMemberType]  # its dicts say no more
             request, self._set, entities, schema=self._schema
         )
@@ -94,6 +100,10 @@ class Bundle:
             sorted((self._rules[reason] for reason in answer.diagnostics.reasons), key=lambda rule: rule.name)
         )
         return answer.allowed, rules, tuple(answer.diagnostics.errors)
+
+    def _parsed(self, entities: str) -> cedarpy.Entities:
+        """A run and its mission, which are the same for all steps of the run."""
+        return cedarpy.Entities.from_json_str(entities, self._schema)  # pyright: ignore[reportUnknownMemberType]
 
 
 @dataclass(frozen=True, slots=True)

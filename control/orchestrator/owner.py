@@ -139,11 +139,12 @@ class Owner:
             await late.results.record(report)
 
     async def state(self, link: WorkerLink, state: wire.StepState) -> None:
-        """Takes what a worker's journal knows of an attempt; an outcome in it counts as its result."""
+        """Takes what a worker's journal knows of an attempt.
+
+        An outcome in it is not recorded: its evidence is stored only before the result comes, as it does by itself.
+        """
         key = Key.of(state.key)
         link.answered(key, state.state)
-        if state.HasField("outcome"):
-            await self.result(link, wire.StepResult(key=state.key, outcome=state.outcome))
         driver = self.drivers.get(key.run_id)
         if driver is not None:
             driver.woken.set()

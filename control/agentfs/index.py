@@ -15,10 +15,14 @@ from control.agentfs.folders import RunFolders
 from control.agentfs.schema import artifacts, blob_grants
 from infra.clock import Clock
 from infra.db import Database, shared_database
+from infra.log import event_logger
 from infra.mesh import Runtime
 from skyagent.artifact.v1 import artifact_service_pb2 as pb
 from skyagent.common.v1 import blob_pb2
 from skyagent.run.v1 import event_pb2 as ev
+
+
+log = event_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,15 @@ class AgentFs:
         await asyncio.to_thread(self._folders.link, run_id, "inputs", name, digest)
 
     async def show_evidence(self, run_id: str, prefix: str, blobs: Iterable[blob_pb2.BlobRef]) -> None:
-        """Shows what a step saw in the run's folder, as "00042-screenshot.jpg"; only a view, made after the fact."""
+        """Shows what a step saw in the run's folder, as "00042-screenshot.jpg".
+
+        Only a view, made after the fact: a full disk must not stop the run for it.
+        """
         shown = [(f"{prefix}-{blob.role or 'file'}{_suffix(blob)}", blob.digest) for blob in blobs if blob.digest]
-        if shown:
+        try:
             await asyncio.to_thread(self._link_all, run_id, shown)
+        except OSError as error:
+            log.warning("agentfs.not_shown", run_id=run_id, error=error)
 
     def _link_all(self, run_id: str, shown: list[tuple[str, str]]) -> None:
         for name, digest in shown:

@@ -21,7 +21,6 @@ from skyagent.artifact.v1 import artifact_service_pb2 as pb
 from skyagent.common.v1 import blob_pb2
 from skyagent.run.v1 import event_pb2 as ev
 
-
 log = event_logger(__name__)
 
 

@@ -146,8 +146,10 @@ class Driver:
         now_ms = self.clock.now_ms()
         if not self.commanded and now_ms - self._commands_read_ms < LONGEST_WAIT_MS:
             return
-        self.commanded, self._commands_read_ms = False, now_ms
+        told, self.commanded, self._commands_read_ms = self.commanded, False, now_ms
         head = await self.ledger.journal.head(self.run_id)
+        if not told and self.ledger.control_gen == head.control_gen:
+            return  # every command raises it
         self.ledger.control_gen = head.control_gen
         for command in await self.ledger.journal.pending_commands(self.run_id):
             self.intents.grace_ms = grace_ms_of(command) or self.intents.grace_ms
@@ -233,6 +235,8 @@ class Driver:
 
 async def wait_for(event: asyncio.Event, clock: Clock, seconds: float) -> None:
     """Waits for an event, but not longer than so many seconds of the clock."""
+    if event.is_set():
+        return
 
     async def ring() -> None:
         await clock.sleep(seconds)

@@ -92,7 +92,8 @@ async def mission_under_way(folder: Path) -> AsyncGenerator[Shown]:
 
 
 def _order(table: Path, site: str) -> Order:
-    records.write_csv(table, records.make(IDS, RECORDS))
+    # The one above the limit last, so that the lie is about another and one question is asked.
+    records.write_csv(table, sorted(records.make(IDS, RECORDS), key=lambda invoice: invoice.amount))
     return Order(
         rows=table,
         site=site,

@@ -52,6 +52,11 @@ async def test_every_page_is_clean_in_both_themes_and_sizes(
         await page.get_by_role("link", name="rows.csv").click()
         await expect(page.get_by_role("button", name="Save outcome.pdf")).to_be_visible()
         await look.shot(f"run-{kind}")
+        plan = await page.get_by_role("list", name="Steps of the plan").bounding_box()
+        made = await page.get_by_role("heading", name="Files made").bounding_box()
+        assert plan is not None
+        assert made is not None
+        assert made["y"] > plan["y"] + plan["height"] or made["x"] > plan["x"] + plan["width"]
         assert await look.accessibility_faults() == []
 
         await page.get_by_label("Filter the plan").fill("Save the record")

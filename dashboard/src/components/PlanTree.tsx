@@ -1,5 +1,6 @@
 import { useEffect, useRef } from "react";
 import { NodeState } from "../gen/skyagent/run/v1/event_pb";
+import { Holds } from "../gen/skyagent/run/v1/plan_pb";
 import type { NodeRecord } from "../gen/skyagent/run/v1/state_pb";
 import { plural } from "../lib/format";
 import { isProbe, nodeId, planned } from "../run/tree";
@@ -60,7 +61,7 @@ interface LineProps {
   readonly onToggle: (id: string, open: boolean) => void;
 }
 
-function Line({ row: { record, depth, open, caught }, chosen, onChoose, onToggle }: LineProps) {
+function Line({ row: { record, depth, open, caught, said }, chosen, onChoose, onToggle }: LineProps) {
   const item = useRef<HTMLLIElement>(null);
   useEffect(() => {
     if (chosen && item.current) reveal(item.current);
@@ -100,6 +101,8 @@ function Line({ row: { record, depth, open, caught }, chosen, onChoose, onToggle
         >
           {title}
         </span>
+        {said === Holds.YES && <span className="ml-auto shrink-0 text-xs text-ok">it is so</span>}
+        {said === Holds.NO && <span className="ml-auto shrink-0 text-xs text-warn">it is not so</span>}
         <Marks record={record} caught={caught} />
       </button>
     </li>

@@ -1,5 +1,6 @@
 import type { BrowserResult, FieldReadback, HttpExchange, Table } from "../gen/skyagent/execution/v1/browser_pb";
 import { NodeState } from "../gen/skyagent/run/v1/event_pb";
+import type { Finding } from "../gen/skyagent/run/v1/plan_pb";
 import type { AttemptRecord, NodeRecord } from "../gen/skyagent/run/v1/state_pb";
 import type { RunFeed } from "../run/feed";
 import { nodeId } from "../run/tree";
@@ -25,7 +26,12 @@ export function SawTab({ feed, stepId, attempt, probes }: Props) {
       {attempt.message && <p className="text-sm break-words">{attempt.message}</p>}
       {browser && <Page result={browser} />}
       {probes.map((probe) => (
-        <Asked key={nodeId(probe)} feed={feed} probe={probe} />
+        <Asked
+          key={nodeId(probe)}
+          feed={feed}
+          probe={probe}
+          finding={attempt.findings.find((each) => each.probeStepId === nodeId(probe))}
+        />
       ))}
       {browser?.extracted?.tables.map((table, index) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: a page's tables have no other name
@@ -71,19 +77,20 @@ function Page({ result: { observation, dialog } }: { result: BrowserResult }) {
   );
 }
 
-function Asked({ feed, probe }: { feed: RunFeed; probe: NodeRecord }) {
+/** The tables that show what was asked about; a page has others, for its menus. */
+function Asked({ feed, probe, finding }: { feed: RunFeed; probe: NodeRecord; finding: Finding | undefined }) {
   const result = feed.outcome(nodeId(probe), probe.attempts.length)?.result;
   const tables = result?.case === "browser" ? (result.value.extracted?.tables ?? []) : [];
+  const claim = finding?.postcondition?.claim;
+  const key = claim?.case === "listed" ? claim.value.key : "";
+  const showing = tables.filter((table) => table.rows.some((row) => row.cells.includes(key)));
   return (
     <Section title="The application, asked again">
-      {tables.length ? (
-        tables.map((table, index) => (
-          // biome-ignore lint/suspicious/noArrayIndexKey: a page's tables have no other name
-          <Cells key={index} table={table} />
-        ))
-      ) : (
-        <p className="text-sm text-muted">It showed no table of records.</p>
-      )}
+      {finding && <p className="text-sm break-words">{finding.detail}</p>}
+      {showing.map((table, index) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: a page's tables have no other name
+        <Cells key={index} table={table} />
+      ))}
     </Section>
   );
 }

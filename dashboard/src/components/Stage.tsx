@@ -44,7 +44,7 @@ export function Stage({ feed, record, attempt, onChoose }: Props) {
 function Before({ feed, attempt }: { feed: RunFeed; attempt: AttemptRecord }) {
   const picture = pictureBefore(feed.fold.state, attempt.intendedSeq || feed.fold.state.seq);
   if (!picture) return null;
-  const why = attempt.open ? "it is under way" : "it was not sent";
+  const why = attempt.open ? "it is under way" : "it has not been sent";
   return (
     <div className="max-w-3xl">
       <Picture blob={picture} caption={<Caption title="Before the attempt">{why}</Caption>} />

@@ -84,8 +84,8 @@ function Run({ feed, version }: { feed: RunFeed; version: number }) {
       <RunHeader feed={feed} following={!chosen && !ended} onFollow={() => look({})} />
       <NeedsYou feed={feed} onLook={choose} />
       <Timeline feed={feed} version={version} chosen={shownId} onChoose={choose} />
-      <div className="grid min-h-0 grow lg:grid-cols-[minmax(20rem,26rem)_minmax(0,1fr)]">
-        <div className={`min-h-0 border-line lg:flex lg:flex-col lg:border-r ${chosen ? "hidden" : ""}`}>
+      <div className="grid shrink-0 grow grid-cols-[minmax(0,1fr)] content-start lg:min-h-0 lg:shrink lg:grid-cols-[minmax(20rem,26rem)_minmax(0,1fr)] lg:content-stretch">
+        <div className={`border-line lg:flex lg:min-h-0 lg:flex-col lg:border-r ${chosen ? "hidden" : ""}`}>
           <PlanTree
             lines={lines}
             chosen={shownId}
@@ -95,7 +95,7 @@ function Run({ feed, version }: { feed: RunFeed; version: number }) {
             onToggle={toggle}
           />
         </div>
-        <div className={`min-h-0 lg:block lg:overflow-y-auto ${chosen || ended ? "" : "hidden"}`}>
+        <div className={`lg:block lg:min-h-0 lg:overflow-y-auto ${chosen || ended ? "" : "hidden"}`}>
           {shown ? (
             <StepDetail
               feed={feed}

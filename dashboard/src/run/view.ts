@@ -23,6 +23,8 @@ export interface Row {
   readonly open: boolean | undefined;
   /** A false success was caught here, or below what is folded. */
   readonly caught: boolean;
+  /** What a probe that decided said: whether the step it asks about is true. */
+  readonly said: Holds | undefined;
 }
 
 /** The lines of the plan from top to bottom; probes stand below the step that they ask about. */
@@ -45,10 +47,16 @@ export function rows(
       const open = group
         ? Boolean(wanted) || (toggled.get(id) ?? (leads.has(id) || opensByItself(plan, record)))
         : undefined;
-      lines.push({ record, depth, open, caught: open ? false : caughtFalse(record) || caughtBelow(plan, record) });
+      lines.push({
+        record,
+        depth,
+        open,
+        caught: open ? false : caughtFalse(record) || caughtBelow(plan, record),
+        said: undefined,
+      });
       for (const probe of children) {
         if (stepOf(probe)?.probeOf === id)
-          lines.push({ record: probe, depth: depth + 1, open: undefined, caught: false });
+          lines.push({ record: probe, depth: depth + 1, open: undefined, caught: false, said: saidBy(record, probe) });
       }
       if (open) visit(id, depth + 1, all || matches(record));
     }
@@ -66,6 +74,11 @@ function ancestors(plan: Plan, id: string): string[] {
 function opensByItself(plan: Plan, record: NodeRecord): boolean {
   if (SHOWN_OPEN.has(record.state)) return true;
   return plan.children(nodeId(record)).some((child) => groupOf(child) !== undefined);
+}
+
+function saidBy(record: NodeRecord, probe: NodeRecord): Holds | undefined {
+  const findings = record.attempts.flatMap((attempt) => attempt.findings);
+  return findings.find((finding) => finding.probeStepId === nodeId(probe))?.holds;
 }
 
 /** The step that is being done, else the last one that was. */

@@ -8,8 +8,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
+from google.protobuf.json_format import MessageToJson
 from playwright.async_api import Browser, expect
 
+from skyagent.execution.v1.effect_pb2 import EFFECT_CLASS_ONCE
+from skyagent.run.v1.run_service_pb2 import WatchRunResponse
+from tests.control.core.simulation import Simulation, group, lost, step
 from tests.dashboard.looking import NARROW, WIDE, looking
 from tests.dashboard.mission import HOSTILE_GOAL, Shown
 
@@ -161,6 +165,26 @@ async def test_a_goal_made_of_markup_is_shown_as_text(shown: Shown, browser: Bro
         await expect(look.page.get_by_text("<script>")).to_be_visible()
         assert await look.page.title() == "SkyAgentOS"
         assert look.said == []
+
+
+async def test_an_uncertain_step_is_shown_with_the_command_that_settles_it(shown: Shown, browser: Browser) -> None:
+    run = Simulation([group("form"), step("send it", "form", EFFECT_CLASS_ONCE)], lambda _record, _attempt: lost())
+    run.run()
+    assert run.folded.state.counts.uncertain == 1
+    items = [MessageToJson(WatchRunResponse(event=event), indent=None) for event in run.journal]
+    async with looking(browser) as look:
+        stream = "".join(f"data: {item}\n\n" for item in items)
+        await look.page.route(
+            "**/*:watch?after_seq=0", lambda route: route.fulfill(body=stream, content_type="text/event-stream")
+        )
+        await look.page.goto(shown.page("/runs/R"))
+        questions = look.page.get_by_role("region", name="Questions for you")
+        await expect(questions.get_by_role("heading", name="send it")).to_be_visible()
+        await look.shot("uncertain")
+        await questions.get_by_role("button", name="Copy").first.click()
+        copied = await look.page.evaluate("navigator.clipboard.readText()")
+        assert "skyagent.run.v1.RunService/ResolveStep" in copied
+        assert '"effect":"EFFECT_DONE"' in copied
 
 
 async def test_missions_are_chosen_by_keyboard_and_filtered_by_address(shown: Shown, browser: Browser) -> None:

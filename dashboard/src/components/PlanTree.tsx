@@ -101,9 +101,7 @@ function Line({ row: { record, depth, open, caught, said }, chosen, onChoose, on
         >
           {title}
         </span>
-        {said === Holds.YES && <span className="ml-auto shrink-0 text-xs text-ok">it is so</span>}
-        {said === Holds.NO && <span className="ml-auto shrink-0 text-xs text-warn">it is not so</span>}
-        <Marks record={record} caught={caught} />
+        <Marks record={record} caught={caught} said={said} />
       </button>
     </li>
   );
@@ -127,10 +125,12 @@ function Probe({ record }: { record: NodeRecord }) {
   );
 }
 
-function Marks({ record, caught }: { record: NodeRecord; caught: boolean }) {
+function Marks({ record, caught, said }: Pick<Row, "record" | "caught" | "said">) {
   const attempts = record.attempts.length;
   return (
     <span className="ml-auto flex shrink-0 items-center gap-1">
+      {said === Holds.YES && <span className="text-xs text-ok">it is so</span>}
+      {said === Holds.NO && <span className="text-xs text-warn">it is not so</span>}
       {caught && (
         <Badge tone="warn" title="A false success was caught">
           False success

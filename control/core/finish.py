@@ -45,20 +45,23 @@ def _failed(folded: RunFold) -> str:
 
 def _first_failure(folded: RunFold) -> st.NodeRecord | None:
     states = (ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED)
-    steps = [node for node in folded.state.nodes if node.node.HasField("step") and not node.node.step.probe_of]
-    return next((node for node in steps if node.state in states), None)
+    return next((node for node in _steps(folded) if node.state in states), None)
 
 
 def _reason(folded: RunFold) -> str:
-    steps = [node for node in folded.state.nodes if node.node.HasField("step")]
-    bad = [node for node in steps if node.state in (ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED)]
+    bad = [node for node in _steps(folded) if node.state in (ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED)]
     if bad and all(node.state == ev.NODE_STATE_DENIED for node in bad):
         return "DENIED"
     return next((node.signature for node in bad if node.state == ev.NODE_STATE_FAILED), "NOTHING_PLANNED")
 
 
+def _steps(folded: RunFold) -> list[st.NodeRecord]:
+    """The steps of the plan, without the probes that looked after them."""
+    return [node for node in folded.state.nodes if node.node.HasField("step") and not node.node.step.probe_of]
+
+
 def _judged(folded: RunFold) -> str:
-    steps = [node for node in folded.state.nodes if node.node.HasField("step")]
+    steps = _steps(folded)
     asks = sum(node.signature == "DRY_RUN_ASK" for node in steps)
     denied = sum(node.signature == "DRY_RUN_DENY" for node in steps)
     judged = f"{_count(len(steps), 'step')} judged, {asks} would ask a person, {denied} denied"

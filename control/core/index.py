@@ -82,14 +82,6 @@ class Index:
             if record.state not in ENDED and not record.node.step.probe_of:
                 yield record
 
-    def before(self, record: st.NodeRecord) -> st.NodeRecord | None:
-        """The sibling that comes before a node, probes left out; nothing before the first one."""
-        siblings = self._children[record.node.parent_id]
-        for at in range(self._position[record.node.node_id] - 1, -1, -1):
-            if not siblings[at].node.step.probe_of:
-                return siblings[at]
-        return None
-
     def probes(self, step_id: str) -> tuple[st.NodeRecord, ...]:
         """The steps that were planned to ask about a step, oldest first."""
         return tuple(self._probes[step_id])

@@ -102,10 +102,6 @@ class RunFold:
         """The nodes directly below a group that are not done with, probes left out, in order."""
         return self._index.unended(group_id)
 
-    def before(self, record: st.NodeRecord) -> st.NodeRecord | None:
-        """The step or group before another one in the same group; nothing before the first one."""
-        return self._index.before(record)
-
     def probes(self, step_id: str) -> tuple[st.NodeRecord, ...]:
         """The steps that ask the world about a step, oldest first."""
         return self._index.probes(step_id)

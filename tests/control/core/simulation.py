@@ -76,26 +76,33 @@ class Simulation:
     def run(self, limit: int = 500) -> ev.RunPhase.ValueType:
         """Carries out moves until the run ends or waits for something that will not come by itself."""
         for _ in range(limit):
-            move = self.move()
-            match move:
-                case Wait(0):
-                    return self.folded.state.phase
-                case Wait(until_ms):
-                    self.now_ms = until_ms
-                case Finish(phase, reason, summary):
-                    finished = ev.RunFinished(phase=phase, reason=reason, summary=summary)
-                    self.append(ev.EventBody(run_finished=finished))
-                case Record(events):
-                    self.append(*events)
-                case Plan():
-                    self.append(ev.EventBody(plan_extended=ev.PlanExtended(nodes=self._unplanned())))
-                case OwnStep(record):
-                    settled = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_SUCCEEDED)
-                    self.append(ev.EventBody(node_settled=settled))
-                case Attempt():
-                    self._attempt(move)
-            self.now_ms += 10
+            if self.run_one():
+                return self.folded.state.phase
         raise AssertionError(f"the run did not end within {limit} moves")
+
+    def run_one(self) -> bool:
+        """Carries out one move; whether nothing more comes by itself."""
+        move = self.move()
+        match move:
+            case Wait(0):
+                return True
+            case Wait(until_ms):
+                self.now_ms = until_ms
+            case Finish(phase, reason, summary):
+                finished = ev.RunFinished(phase=phase, reason=reason, summary=summary)
+                self.append(ev.EventBody(run_finished=finished))
+            case Record(events):
+                assert events, "a move that records nothing would be made for ever"
+                self.append(*events)
+            case Plan():
+                self.append(ev.EventBody(plan_extended=ev.PlanExtended(nodes=self._unplanned())))
+            case OwnStep(record):
+                settled = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_SUCCEEDED)
+                self.append(ev.EventBody(node_settled=settled))
+            case Attempt():
+                self._attempt(move)
+        self.now_ms += 10
+        return False
 
     def answer(self, state: ev.ApprovalState.ValueType) -> None:
         approval = self.folded.state.approvals[-1]

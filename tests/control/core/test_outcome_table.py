@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import csv
+import io
+
+from control.core.outcome_table import COLUMNS, as_csv, as_html, outcomes
+from skyagent.policy.v1 import decision_pb2 as pol
+from skyagent.run.v1 import event_pb2 as ev
+from skyagent.run.v1 import state_pb2 as st
+from tests.control.core.simulation import Application, Simulation, records_plan
+
+
+def _simulated(*keys: str, saves: list[str] | None = None, ask: str = "") -> Simulation:
+    def policy(record: st.NodeRecord) -> pol.Verdict.ValueType:
+        return pol.VERDICT_ASK if ask and record.node.title == f"save {ask}" else pol.VERDICT_ALLOW
+
+    nodes = records_plan(*keys)
+    for node in nodes:
+        if node.title.startswith("save"):
+            node.step.action.browser.click.expect.add(label="Total", value="5")
+            node.step.action.browser.click.expect.add(label="Vendor", value="Acme")
+    simulation = Simulation(nodes, Application(saves=saves or []), policy)
+    simulation.run()
+    return simulation
+
+
+def test_a_record_that_is_in_is_told_with_what_was_seen_of_it() -> None:
+    (row,) = outcomes(_simulated("A").folded)
+    assert (row.record, row.outcome, row.values) == ("A", "entered", "Total: 5; Vendor: Acme")
+    assert (row.attempts, row.interrupted, row.false_success, row.approved_by) == (3, 0, 0, "")
+    assert "shows 'A' once, as entered" in row.seen
+    assert row.seconds > 0
+
+
+def test_what_went_wrong_on_the_way_is_counted() -> None:
+    (row,) = outcomes(_simulated("A", saves=["false", "lost after"]).folded)
+    assert (row.outcome, row.attempts, row.interrupted, row.false_success) == ("entered", 6, 1, 1)
+
+
+def test_who_approved_is_named_once() -> None:
+    simulation = _simulated("A", ask="A")
+    simulation.answer(ev.APPROVAL_STATE_GRANTED)
+    simulation.run()
+    (row,) = outcomes(simulation.folded)
+    assert (row.outcome, row.approved_by) == ("entered", "ann")
+
+
+def test_a_denied_record_shows_why_and_what_comes_after_it_is_entered() -> None:
+    simulation = _simulated("A", "B", ask="A")
+    simulation.answer(ev.APPROVAL_STATE_DENIED)
+    simulation.run()
+    denied, entered = outcomes(simulation.folded)
+    assert (denied.outcome, denied.seen, denied.approved_by) == ("denied", "denied by ann", "")
+    assert entered.outcome == "entered"
+
+
+def test_a_record_that_nobody_has_begun_is_not_done() -> None:
+    simulation = Simulation(records_plan("A"), Application())
+    simulation.append(ev.EventBody(plan_extended=ev.PlanExtended(nodes=simulation.nodes)))
+    (row,) = outcomes(simulation.folded)
+    assert (row.outcome, row.attempts, row.seconds, row.evidence) == ("not done", 0, 0.0, ())
+
+
+def test_an_uncertain_record_says_so() -> None:
+    simulation = _simulated("A")
+    simulation.step("save A").state = ev.NODE_STATE_UNCERTAIN
+    simulation.folded.node("A").state = ev.NODE_STATE_UNCERTAIN
+    assert outcomes(simulation.folded)[0].outcome == "uncertain"
+
+
+def test_the_table_is_a_csv_that_every_program_reads_and_no_spreadsheet_runs() -> None:
+    simulation = _simulated("=1+1", "B")
+    rows = list(csv.reader(io.StringIO(as_csv(outcomes(simulation.folded)).decode())))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row[0] for row in rows[1:]] == ["'=1+1", "B"]
+    assert rows[2][:6] == ["B", "entered", "Total: 5; Vendor: Acme", "3", "0", "0"]
+
+
+def test_the_page_tells_the_same_and_is_safe_to_open() -> None:
+    simulation = _simulated("<b>", saves=["false", "lost after"])
+    simulation.folded.state.spec.goal = "Enter <all>"
+    page = as_html(simulation.folded, outcomes(simulation.folded)).decode()
+    assert "<h1>Enter &lt;all&gt;</h1>" in page
+    assert "<td>&lt;b&gt;</td><td>entered</td><td>Total: 5; Vendor: Acme</td><td>6</td>" in page
+    assert "<td>interrupted 1x, false success caught 1x</td>" in page
+    assert "1 of 1 records entered and seen in the application" in page
+    assert "1 interrupted · 1 false successes caught · 0 approvals · 0 takeovers · 0 model calls" in page
+    assert '<tr class="entered">' in page
+
+
+def test_evidence_is_the_first_picture_of_what_the_application_shows() -> None:
+    simulation = _simulated("A")
+    finding = simulation.step("save A").attempts[0].findings[0]
+    finding.evidence.extend(["b3:1", "b3:2"])
+    assert outcomes(simulation.folded)[0].evidence == ("b3:1",)

@@ -309,3 +309,18 @@ def test_the_canonical_request_is_sorted_json_without_spaces() -> None:
     canonical = questions(_check(_fill("ü")), "t").canonical()
     parsed = json.loads(canonical)
     assert canonical == json.dumps(parsed, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def test_a_mission_whose_limits_changed_is_judged_by_its_new_ones() -> None:
+    spent = Spent(steps=10)
+    before = _check(act.Action(noop=act.NoopAction()), limits=Limits(max_steps=10), run_id="r", spent=spent)
+    after = _check(act.Action(noop=act.NoopAction()), limits=Limits(max_steps=11), run_id="r", spent=spent)
+    assert [_judge(one)[0] for one in (before, after, before)] == [DENY, ALLOW, DENY]
+
+
+def test_entities_that_are_not_as_the_schema_has_them_are_denied() -> None:
+    recorded = json.loads(questions(_check(act.Action(noop=act.NoopAction())), "t").canonical())
+    recorded[0]["entities"][0]["attrs"]["tenant"] = 3
+    judged = CORE.judge(questions_from(json.dumps(recorded).encode()))
+    assert judged.verdict == DENY
+    assert judged.errors

@@ -14,10 +14,10 @@ from tests.control.core.simulation import group, records_plan, step
 SUCCEEDED, FAILED, DENIED = ev.NODE_STATE_SUCCEEDED, ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED
 
 
-def _run(*nodes: plan.PlanNode, dry_run: bool = False, **settled: tuple[ev.NodeState.ValueType, str]) -> RunFold:
+def _run(*nodes: plan.PlanNode, **settled: tuple[ev.NodeState.ValueType, str]) -> RunFold:
     folded = RunFold()
     bodies = [
-        ev.EventBody(run_created=ev.RunCreated(spec=mission.MissionSpec(goal="g", dry_run=dry_run))),
+        ev.EventBody(run_created=ev.RunCreated(spec=mission.MissionSpec(goal="g"))),
         ev.EventBody(plan_extended=ev.PlanExtended(nodes=nodes)),
     ]
     for title, (state, signature) in settled.items():
@@ -89,6 +89,8 @@ def test_a_cancelled_run_ends_as_cancelled_whatever_was_done(reason: str, summar
 def test_a_dry_run_tells_what_policy_would_say() -> None:
     skipped = ev.NODE_STATE_SKIPPED
     settled = {"A": (skipped, "DRY_RUN_ALLOW"), "B": (skipped, "DRY_RUN_ASK"), "C": (skipped, "DRY_RUN_DENY")}
-    ended = finish(_run(step("A"), step("B"), step("C"), dry_run=True, **settled))
+    folded = _run(step("A"), step("B"), step("C"), **settled)
+    folded.state.spec.dry_run = True
+    ended = finish(folded)
     assert (ended.phase, ended.reason) == (ev.RUN_PHASE_SUCCEEDED, "DRY_RUN")
     assert ended.summary == "dry run: 3 steps judged, 1 would ask a person, 1 denied; nothing was touched"

@@ -28,8 +28,8 @@ class World:
 
     def __init__(self, *nodes: plan.PlanNode) -> None:
         self.folded = RunFold()
-        self._tell(ev.EventBody(run_created=ev.RunCreated()))
-        self._tell(ev.EventBody(plan_extended=ev.PlanExtended(nodes=nodes)))
+        self.tell(ev.EventBody(run_created=ev.RunCreated()))
+        self.tell(ev.EventBody(plan_extended=ev.PlanExtended(nodes=nodes)))
 
     def node(self, node_id: str) -> st.NodeRecord:
         return self.folded.node(node_id)
@@ -39,27 +39,27 @@ class World:
             number = len(self.node(node_id).attempts) + 1
             effect = self.node(node_id).node.step.action.effect_class
             intended = ev.StepIntended(step_id=node_id, attempt=number, effect_class=effect)
-            self._tell(ev.EventBody(step_intended=intended))
-            self._tell(ev.EventBody(step_finished=ev.StepFinished(step_id=node_id, attempt=number, outcome=outcome)))
+            self.tell(ev.EventBody(step_intended=intended))
+            self.tell(ev.EventBody(step_finished=ev.StepFinished(step_id=node_id, attempt=number, outcome=outcome)))
         return self.node(node_id)
 
     def succeeded(self, node_id: str) -> None:
         self.tried(node_id, act.Outcome(status=act.OUTCOME_STATUS_OK))
         validated = ev.StepValidated(step_id=node_id, attempt=1, holds=plan.HOLDS_YES)
-        self._tell(ev.EventBody(step_validated=validated))
+        self.tell(ev.EventBody(step_validated=validated))
 
     def restarted(self, node_id: str, times: int) -> None:
-        self._tell(ev.EventBody(group_restarted=ev.GroupRestarted(node_id=node_id, restart=times)))
+        self.tell(ev.EventBody(group_restarted=ev.GroupRestarted(node_id=node_id, restart=times)))
 
     def after(self, node_id: str, failure: Failure) -> ev.EventBody:
         return after_failure(self.folded, self.node(node_id), failure, NOW)
 
-    def _tell(self, body: ev.EventBody) -> None:
+    def tell(self, body: ev.EventBody) -> None:
         self.folded.apply(ev.RunEvent(run_id="R", seq=self.folded.state.seq + 1, epoch=1, body=body))
 
 
-def _restartable(**options: object) -> plan.PlanNode:
-    return group("G", restart_from_first=True, **options)
+def _restartable(max_restarts: int = 0) -> plan.PlanNode:
+    return group("G", restart_from_first=True, max_restarts=max_restarts)
 
 
 def test_a_step_is_tried_again_after_a_delay_and_given_up_after_the_second_failure() -> None:
@@ -193,8 +193,8 @@ def test_a_worker_that_dies_is_not_counted_against_the_groups_restarts() -> None
 def test_a_withdrawn_attempt_is_no_try() -> None:
     world = World(step("S"))
     world.tried("S", failed(br.BROWSER_STATUS_TIMEOUT))
-    world._tell(ev.EventBody(step_intended=ev.StepIntended(step_id="S", attempt=2)))
-    world._tell(ev.EventBody(step_withdrawn=ev.StepWithdrawn(step_id="S", attempt=2)))
+    world.tell(ev.EventBody(step_intended=ev.StepIntended(step_id="S", attempt=2)))
+    world.tell(ev.EventBody(step_withdrawn=ev.StepWithdrawn(step_id="S", attempt=2)))
     assert world.after("S", STUCK).HasField("step_retried")
 
 

@@ -164,5 +164,6 @@ def _last(folded: RunFold) -> Move:
 def _waits_for_person(folded: RunFold) -> ev.EventBody:
     questions = sum(approval.state == ev.APPROVAL_STATE_PENDING for approval in folded.state.approvals)
     unclear = folded.state.counts.uncertain
-    detail = f"{questions} approvals and {unclear} uncertain steps wait for a person"
+    waiting = [f"{n} {noun}{'s' * (n != 1)}" for n, noun in ((questions, "approval"), (unclear, "uncertain step")) if n]
+    detail = f"waiting for a person: {' and '.join(waiting)}"
     return ev.EventBody(run_blocked=ev.RunBlocked(reason=WAITING_FOR_PERSON, detail=detail))

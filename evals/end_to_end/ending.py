@@ -31,7 +31,7 @@ def print_ending(proven: Proven, console: Console, farewell: str) -> None:
     for sentence in shortcomings(proven.evidence):
         console.print(f"  [bold red]✗[/] {sentence}", highlight=False)
     console.print(f"  report  {proven.evidence.report}", highlight=False, soft_wrap=True)
-    console.print(f"  run     {proven.page}", highlight=False, soft_wrap=True)
+    console.print(f"  run     {proven.door if farewell else proven.page}", highlight=False, soft_wrap=True)
     if farewell:
         console.print(f"  [dim]{farewell}[/]")
     print(result_of(proven.evidence).line(), file=console.file, flush=True)

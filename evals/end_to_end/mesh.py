@@ -106,3 +106,7 @@ class Mesh(Protocol):
     def page(self, run_id: str) -> str:
         """The address where a person watches the run."""
         ...
+
+    def door(self, run_id: str) -> str:
+        """The same with the key that lets its holder in: for the screen of whoever started this, never for a file."""
+        ...

@@ -91,6 +91,9 @@ class RehearsalMesh:
     def page(self, run_id: str) -> str:
         return "no page: this is a rehearsal"
 
+    def door(self, run_id: str) -> str:
+        return self.page(run_id)
+
     async def _work(self, order: Order) -> None:
         invoices = await asyncio.to_thread(read_csv, order.rows)
         async with clerk(order.site, self._account) as worker:

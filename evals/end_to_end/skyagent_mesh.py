@@ -38,10 +38,11 @@ POLL_S = 0.2
 class SkyagentMesh:
     """A mesh that `skyagent up` started."""
 
-    def __init__(self, command: Skyagent, client: Gateway, address: str, ids: Ids) -> None:
+    def __init__(self, command: Skyagent, client: Gateway, address: str, folder: Path, ids: Ids) -> None:
         self._command = command
         self._client = client
         self._address = address
+        self._folder = folder
         self._ids = ids
         self._states: dict[str, RunState] = {}
 
@@ -78,6 +79,9 @@ class SkyagentMesh:
     def page(self, run_id: str) -> str:
         return f"{self._address}/runs/{run_id}"
 
+    def door(self, run_id: str) -> str:
+        return f"{self.page(run_id)}#token={_token(self._folder)}"
+
 
 def parts_of(status: Status) -> dict[Part, int]:
     """The parts that run, by what `status` calls them."""
@@ -97,7 +101,7 @@ async def skyagent_mesh(folder: Path, account: Account, clock: Clock, ids: Ids) 
     try:
         status = await _ready(command, child, log, clock)
         async with gateway(status.address, _token(folder), clock) as client:
-            yield SkyagentMesh(command, client, status.address, ids)
+            yield SkyagentMesh(command, client, status.address, folder, ids)
     finally:
         await child.stop(STOP_S)
 

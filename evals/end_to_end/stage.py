@@ -54,6 +54,7 @@ class Proven:
     evidence: Evidence
     rows: Mapping[str, Row]
     page: str
+    door: str
 
 
 @asynccontextmanager
@@ -188,4 +189,4 @@ class _Performance:
             seed=self._cast.seed,
         )
         write_report(evidence, material)
-        return Proven(evidence, self._scene.rows, self._scene.page)
+        return Proven(evidence, self._scene.rows, self._scene.page, self._mesh.door(run_id))

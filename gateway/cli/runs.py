@@ -22,6 +22,7 @@ from infra.clock import SystemClock
 from infra.errors import Precondition
 from infra.ids import system_ids
 from infra.settings import load_settings
+from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.mission.v1 import mission_service_pb2 as missions
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import run_service_pb2 as api
@@ -84,6 +85,23 @@ def cancel_run(run_id: Id, reason: Annotated[str, typer.Option(help="Why.")] = "
     async def command(services: Services, run: str, request_id: str) -> api.RunSummary:
         asked = api.CancelRunRequest(run_id=run, request_id=request_id, reason=reason)
         return (await services.runs.CancelRun(asked)).run
+
+    perform(_control(run_id, command))
+
+
+@app.command("resolve")
+def resolve_step(
+    run_id: Id,
+    step_id: Annotated[str, typer.Argument(help="Id of the uncertain step; `runs get RUN --json` names it.")],
+    happened: Annotated[bool, typer.Option("--happened/--did-not-happen", help="What you found out.")],
+    note: Annotated[str, typer.Option(help="How you know.")] = "",
+) -> None:
+    """Say whether an uncertain step happened, so that its run can go on."""
+    effect = eff.EFFECT_DONE if happened else eff.EFFECT_NONE
+
+    async def command(services: Services, run: str, request_id: str) -> api.RunSummary:
+        asked = api.ResolveStepRequest(run_id=run, step_id=step_id, effect=effect, note=note, request_id=request_id)
+        return (await services.runs.ResolveStep(asked)).run
 
     perform(_control(run_id, command))
 

@@ -183,8 +183,8 @@ async def test_an_uncertain_step_is_shown_with_the_command_that_settles_it(shown
         await look.shot("uncertain")
         await questions.get_by_role("button", name="Copy").first.click()
         copied = await look.page.evaluate("navigator.clipboard.readText()")
-        assert "skyagent.run.v1.RunService/ResolveStep" in copied
-        assert '"effect":"EFFECT_DONE"' in copied
+        assert copied.startswith("skyagent runs resolve R ")
+        assert "--happened" in copied
 
 
 async def test_missions_are_chosen_by_keyboard_and_filtered_by_address(shown: Shown, browser: Browser) -> None:

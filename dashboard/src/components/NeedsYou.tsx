@@ -68,9 +68,8 @@ interface UncertainProps {
 }
 
 function Uncertain({ record, runId, onLook }: UncertainProps) {
-  const answer = (effect: string) =>
-    `grpcurl -plaintext -H "authorization: Bearer $TOKEN" -d '{"run_id":"${runId}","step_id":"${nodeId(record)}",` +
-    `"effect":"${effect}","note":"seen in the application"}' ${location.host} skyagent.run.v1.RunService/ResolveStep`;
+  const answer = (found: "happened" | "did-not-happen") =>
+    `skyagent runs resolve ${runId} ${nodeId(record)} --${found} --note "seen in the application"`;
   return (
     <article className="grid gap-x-8 gap-y-3 px-4 py-3 lg:grid-cols-[minmax(0,1fr)_minmax(0,26rem)] lg:px-6">
       <div className="flex min-w-0 flex-col gap-1.5">
@@ -84,8 +83,8 @@ function Uncertain({ record, runId, onLook }: UncertainProps) {
         </p>
       </div>
       <div className="flex min-w-0 flex-col gap-1.5">
-        <Copyable text={answer("EFFECT_DONE")}>It happened</Copyable>
-        <Copyable text={answer("EFFECT_NONE")}>It did not happen</Copyable>
+        <Copyable text={answer("happened")}>It happened</Copyable>
+        <Copyable text={answer("did-not-happen")}>It did not happen</Copyable>
         <span>
           <Button onClick={() => onLook(nodeId(record))}>Look at the step</Button>
         </span>

@@ -191,7 +191,8 @@ async def echo_for(channel: grpc.aio.Channel, seconds: float) -> float:
             sent += 1
             yield MESSAGE
 
-    async for _ in channel.stream_stream("/echo/Echo")(messages()):
+    answers: AsyncIterator[bytes] = channel.stream_stream("/echo/Echo")(messages())  # pyright: ignore[reportAssignmentType]
+    async for _ in answers:
         done += 1
         room.release()
     return done / (time.perf_counter() - begun)

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import grpc
 
@@ -191,7 +192,7 @@ async def echo_for(channel: grpc.aio.Channel, seconds: float) -> float:
             sent += 1
             yield MESSAGE
 
-    answers: AsyncIterator[bytes] = channel.stream_stream("/echo/Echo")(messages())  # pyright: ignore[reportAssignmentType]
+    answers = cast("AsyncIterator[bytes]", channel.stream_stream("/echo/Echo")(messages()))
     async for _ in answers:
         done += 1
         room.release()

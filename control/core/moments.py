@@ -6,10 +6,3 @@ from google.protobuf.timestamp_pb2 import Timestamp
 def ms_of(moment: Timestamp) -> int:
     """A protobuf moment in milliseconds; 0 when it is unset."""
     return moment.seconds * 1000 + moment.nanos // 1_000_000
-
-
-def moment(ms: int) -> Timestamp:
-    """A protobuf moment."""
-    made = Timestamp()
-    made.FromMilliseconds(ms)
-    return made

@@ -6,10 +6,14 @@ import pytest
 
 from control.core.finish import finish
 from control.core.run import RunFold
+from skyagent.execution.v1 import action_pb2 as act
+from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.mission.v1 import mission_pb2 as mission
+from skyagent.policy.v1 import decision_pb2 as pol
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import plan_pb2 as plan
-from tests.control.core.simulation import group, records_plan, step
+from skyagent.run.v1 import state_pb2 as st
+from tests.control.core.simulation import Simulation, group, lost, ok, records_plan, step
 
 SUCCEEDED, FAILED, DENIED = ev.NODE_STATE_SUCCEEDED, ev.NODE_STATE_FAILED, ev.NODE_STATE_DENIED
 
@@ -94,3 +98,36 @@ def test_a_dry_run_tells_what_policy_would_say() -> None:
     ended = finish(folded)
     assert (ended.phase, ended.reason) == (ev.RUN_PHASE_SUCCEEDED, "DRY_RUN")
     assert ended.summary == "dry run: 3 steps judged, 1 would ask a person, 1 denied; nothing was touched"
+
+
+def test_a_run_says_what_it_waits_for_and_from_whom() -> None:
+    def ask(record: st.NodeRecord) -> pol.Verdict.ValueType:
+        return pol.VERDICT_ASK if record.node.title in ("save X", "save Y") else pol.VERDICT_ALLOW
+
+    nodes = [*records_plan("X", "Y"), step("post", "", eff.EFFECT_CLASS_ONCE)]
+    simulation = Simulation(nodes, _lost_posts, ask)
+    assert simulation.run() == ev.RUN_PHASE_WAITING
+    assert simulation.folded.state.blocked_detail == "waiting for a person: 2 approvals and 1 uncertain step"
+    simulation.answer(ev.APPROVAL_STATE_DENIED)
+    simulation.append(ev.EventBody(run_unblocked=ev.RunUnblocked()))
+    simulation.run()
+    assert simulation.folded.state.blocked_detail == "waiting for a person: 1 approval and 1 uncertain step"
+
+
+def _lost_posts(record: st.NodeRecord, _attempt: int) -> act.Outcome:
+    return lost() if record.node.title == "post" else ok()
+
+
+@pytest.mark.parametrize("note", ["", "too dear"])
+def test_a_no_is_told_with_its_note(note: str) -> None:
+    simulation = Simulation([step("pay")], _lost_posts, lambda _record: pol.VERDICT_ASK)
+    simulation.run()
+    simulation.append(ev.EventBody(approval_decided=_denied(simulation, note)))
+    assert simulation.run() == ev.RUN_PHASE_FAILED
+    pay = simulation.step("pay")
+    assert (pay.reason, pay.signature) == (f"denied by ann{': ' * bool(note)}{note}", "APPROVAL_DENIED")
+
+
+def _denied(simulation: Simulation, note: str) -> ev.ApprovalDecided:
+    approval_id = simulation.folded.state.approvals[0].approval_id
+    return ev.ApprovalDecided(approval_id=approval_id, state=ev.APPROVAL_STATE_DENIED, actor="ann", note=note)

@@ -50,6 +50,12 @@ def test_a_column_that_the_page_does_not_show_proves_nothing() -> None:
     assert judge_listing(_claim(Colour="red"), _page(("A-1", "Acme", "3"))).holds == YES
 
 
+def test_a_column_that_the_page_has_twice_proves_nothing() -> None:
+    rows = [br.TableRow(cells=["Number", "Total", "Total"], header=True), br.TableRow(cells=["A-1", "3", "5"])]
+    page = br.Extracted(url=URL, http_status=200, tables=[br.Table(rows=rows)])
+    assert judge_listing(_claim(Total="4"), page).holds == YES
+
+
 def test_a_short_row_is_compared_as_far_as_it_goes() -> None:
     assert judge_listing(_claim(Total="4"), _page(("A-1",))).holds == YES
 

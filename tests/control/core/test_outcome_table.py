@@ -3,7 +3,9 @@ from __future__ import annotations
 import csv
 import io
 
-from control.core.outcome_table import COLUMNS, as_csv, as_html, outcomes
+import pytest
+
+from control.core.outcome_table import COLUMNS, Outcome, as_csv, as_html, outcomes
 from skyagent.policy.v1 import decision_pb2 as pol
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
@@ -66,6 +68,39 @@ def test_an_uncertain_record_says_so() -> None:
     simulation.step("save A").state = ev.NODE_STATE_UNCERTAIN
     simulation.folded.node("A").state = ev.NODE_STATE_UNCERTAIN
     assert outcomes(simulation.folded)[0].outcome == "uncertain"
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [
+        (ev.NODE_STATE_SUCCEEDED, "entered"),
+        (ev.NODE_STATE_FAILED, "failed"),
+        (ev.NODE_STATE_DENIED, "denied"),
+        (ev.NODE_STATE_SKIPPED, "not tried"),
+        (ev.NODE_STATE_PENDING, "not done"),
+    ],
+)
+def test_every_state_has_its_word(state: ev.NodeState.ValueType, word: str) -> None:
+    simulation = _simulated("A")
+    simulation.folded.node("A").state = state
+    (row,) = outcomes(simulation.folded)
+    assert row.outcome == word
+    assert f'<tr class="{word.replace(" ", "-")}">' in as_html(simulation.folded, [row]).decode()
+
+
+def test_the_whole_table_in_its_order() -> None:
+    assert ",".join(COLUMNS) == (
+        "record,outcome,values,attempts,interrupted,false_success,approved_by,seen,evidence,seconds"
+    )
+    row = Outcome("A", "entered", "v", 3, 1, 2, "ann", "once", ("b3:1", "b3:2"), 1.25)
+    assert row.cells() == ("A", "entered", "v", "3", "1", "2", "ann", "once", "b3:1 b3:2", "1.2")
+
+
+def test_seconds_run_from_the_first_intent_to_the_last_result() -> None:
+    simulation = _simulated("A")
+    record = simulation.step("open A").attempts[0], simulation.step("save A").attempts[0]
+    begin, end = record[0].intend_time.ToMilliseconds(), record[1].finish_time.ToMilliseconds()
+    assert outcomes(simulation.folded)[0].seconds == (end - begin) / 1000
 
 
 def test_the_table_is_a_csv_that_every_program_reads_and_no_spreadsheet_runs() -> None:

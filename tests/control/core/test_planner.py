@@ -82,6 +82,7 @@ def test_phases_follow_one_another_and_each_is_planned_once() -> None:
     assert records.reason == "every record is one group, tried and checked on its own"
     table = run.extend(*DATA_ENTRY)
     assert (_titles(table), table.more) == (["Write the outcome table", "Write it as CSV and HTML"], False)
+    assert table.reason == "what became of every record is written down"
     nothing = run.extend(*DATA_ENTRY)
     assert (nothing.nodes, nothing.more, nothing.reason) == ((), False, "everything is planned")
 
@@ -153,7 +154,7 @@ def test_without_a_list_page_a_record_is_sent_once_with_a_button_called_save() -
     saved = run.extend("inspect_form", "records").nodes[4]
     assert saved.step.action.effect_class == eff.EFFECT_CLASS_ONCE
     assert saved.step.action.browser.click.target.locator.name == "Save"
-    assert [claim.WhichOneof("claim") for claim in saved.step.postconditions] == ["http_status"]
+    assert [claim.http_status.method for claim in saved.step.postconditions] == ["POST"]
     assert not saved.step.HasField("settle")
 
 
@@ -190,8 +191,11 @@ def test_records_without_a_table_are_refused() -> None:
 
 
 def test_a_phase_that_nobody_knows_is_an_error_that_names_the_others() -> None:
-    with pytest.raises(Internal, match=r"'dance'.*inspect_form, nothing, outcome_table, records, sign_in"):
+    with pytest.raises(Internal) as caught:
         Mission(SITE).extend("dance")
+    assert caught.value.reason == "UNKNOWN_PHASE"
+    known = "inspect_form, nothing, outcome_table, records, sign_in"
+    assert caught.value.message == f"a template names the phase 'dance'; there are {known}"
 
 
 def test_nobody_signs_in_without_a_user_name() -> None:
@@ -224,6 +228,24 @@ def test_signing_in_looks_at_the_page_first_and_then_fills_in_what_is_there() ->
     assert (gone.element.locator.css, gone.element.absent) == ("input[type=password]", True)
     assert expected.text.text == "Welcome"
     assert run.extend("sign_in", "nothing").nodes[0].group.phase == "nothing"
+
+
+def test_signing_in_as_the_last_phase_leaves_nothing_to_plan() -> None:
+    run = Mission(SIGN_IN)
+    looked = run.extend("sign_in")
+    assert (looked.more, looked.reason) == (True, "signing in comes first")
+    run.done(_field("user"), _field("pw", "password"))
+    further = run.extend("sign_in")
+    assert (further.more, further.reason) == (False, "signing in comes first")
+    send = further.nodes[1]
+    assert send.step.action.browser.observe_after.form_fields
+    assert [claim.WhichOneof("claim") for claim in send.step.postconditions] == ["element"]
+
+
+def test_in_a_dry_run_the_user_name_is_looked_for_by_its_role() -> None:
+    fill = Mission(SIGN_IN, dry_run=True).extend("sign_in").nodes[2]
+    user, password = (field.target.locator for field in fill.step.action.browser.fill_form.fields)
+    assert (user.role, user.name, password.css) == ("textbox", "user name", "input[type=password]")
 
 
 def test_where_nobody_has_to_sign_in_the_next_phase_begins() -> None:

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from control.core.run import IllegalEvent, RunFold, fold, terminal
 from control.core.summary import current_step, state_digest, summary, waiting_for_person
+from control.core.tree import group_state
+from infra.digest import digest_of
+from skyagent.common.v1.blob_pb2 import BlobRef
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import command_pb2 as cmd
@@ -129,6 +134,30 @@ def test_an_attempt_is_open_from_its_intent_to_its_result() -> None:
     journal.prove("S")
     assert (record.state, journal.state.counts.steps_succeeded) == (SUCCEEDED, 1)
     assert journal.folded.checking() == []
+
+
+def test_attempts_are_found_by_step_and_number() -> None:
+    journal = Journal(step("S"), step("T"))
+    journal.begin("S")
+    journal.end("S")
+    journal.begin("S", 2)
+    assert [journal.folded.attempt("S", number) for number in (0, 1, 2, 3)] == [
+        None,
+        *journal.folded.node("S").attempts,
+        None,
+    ]
+    assert journal.folded.last_attempt("S") == journal.folded.node("S").attempts[1]
+    assert journal.folded.last_attempt("T") is None
+    assert journal.folded.last_attempt("X") is None
+    assert journal.folded.attempt("X", 1) is None
+
+
+def test_evidence_of_an_outcome_is_kept_with_its_attempt() -> None:
+    journal = Journal(step("S"))
+    journal.begin("S")
+    outcome = act.Outcome(status=act.OUTCOME_STATUS_OK, blobs=[BlobRef(digest="b3:1")])
+    journal.add(step_finished=ev.StepFinished(step_id="S", attempt=1, outcome=outcome))
+    assert [blob.digest for blob in journal.folded.node("S").attempts[0].blobs] == ["b3:1"]
 
 
 def test_a_withdrawn_attempt_left_nothing_behind() -> None:
@@ -439,3 +468,31 @@ def test_a_fold_from_a_snapshot_knows_what_is_open_and_asked() -> None:
     assert [record.node.node_id for record, _ in again.open_attempts()] == ["A"]
     assert again.last_asked("B") is not None
     assert current_step(again) == "G: B"
+
+
+@pytest.mark.parametrize(
+    ("states", "wanted"),
+    [
+        ((SUCCEEDED, SUCCEEDED), SUCCEEDED),
+        ((SKIPPED, SKIPPED), SKIPPED),
+        ((SUCCEEDED, SKIPPED), FAILED),
+        ((FAILED, SUCCEEDED), FAILED),
+        ((FAILED, FAILED), FAILED),
+        ((ev.NODE_STATE_DENIED, SUCCEEDED), FAILED),
+        ((PENDING, PENDING), PENDING),
+        ((PENDING, SUCCEEDED), RUNNING),
+        ((CHECKING, PENDING), RUNNING),
+        ((RUNNING, ev.NODE_STATE_WAITING), ev.NODE_STATE_WAITING),
+        ((ev.NODE_STATE_WAITING, ev.NODE_STATE_UNCERTAIN), ev.NODE_STATE_UNCERTAIN),
+        ((), PENDING),
+    ],
+)
+def test_the_state_of_a_group_is_that_of_its_children(
+    states: tuple[ev.NodeState.ValueType, ...], wanted: ev.NodeState.ValueType
+) -> None:
+    assert group_state(Counter(states), PENDING) == wanted
+
+
+def test_a_state_is_named_by_the_digest_of_its_bytes() -> None:
+    state = Journal(step("S")).state
+    assert state_digest(state) == digest_of(state.SerializeToString(deterministic=True))

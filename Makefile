@@ -10,7 +10,7 @@ RELEASE = $(or $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null),
 PIN = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
       --custom-compile-command 'make lock' --output-file requirements
 
-.PHONY: run setup test check gen bench up down clean lock
+.PHONY: run setup test check mutants gen bench up down clean lock
 .NOTPARALLEL:
 
 run: # the proof mission, live
@@ -33,6 +33,9 @@ check: setup # everything that needs no running part
 	buf breaking --against '.git#ref=$(RELEASE)'
 	python protos/generate.py --check
 	$(if $(wildcard dashboard/package.json),npm --prefix dashboard run check && npm --prefix dashboard test)
+
+mutants: setup # how many small mistakes in the core its tests notice
+	python -m tests.mutation.mutate
 
 gen: setup # what is derived from the contracts
 	buf format --write --path protos/skyagent

@@ -199,3 +199,24 @@ async def test_what_cannot_follow_does_not_keep_out_what_it_follows(tmp_path: Pa
 
 def _tried(folded: RunFold) -> bool:
     return folded.state.blocked_reason == "TRIED"
+
+
+async def test_outcomes_that_nobody_needs_any_more_are_forgotten_and_those_in_question_are_kept(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with open_database(settings.journal_path) as database, open_journal(database, clock=CLOCK) as journal:
+        ledger = await _ledger(ControlPlane(None, journal), Refusing(journal))  # pyright: ignore[reportArgumentType] -- nothing is served
+        nodes = [noop(f"step {number}") for number in range(300)]
+        await ledger.commit((ev.EventBody(plan_extended=ev.PlanExtended(nodes=nodes)),))
+        for node in nodes:
+            step = ev.StepIntended(step_id=node.node_id, attempt=1)
+            ended = ev.StepFinished(step_id=node.node_id, attempt=1)
+            proven = ev.StepValidated(step_id=node.node_id, attempt=1, holds=plan.HOLDS_YES)
+            events = [ev.EventBody(step_intended=step), ev.EventBody(step_finished=ended)]
+            if node is not nodes[-1]:
+                events.append(ev.EventBody(step_validated=proven))
+            await ledger.commit(events)
+        last = ledger.folded.node(nodes[-1].node_id).attempts[0].finished_seq
+        assert len(ledger.outcomes) < 300
+        assert last in ledger.outcomes
+        await ledger.load()
+        assert list(ledger.outcomes) == [last]

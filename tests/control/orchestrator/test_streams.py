@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from uuid import uuid4
 
 import grpc
+import pytest
 
+from control.journal import Node, RunHead
+from control.journal.sqlite import SqliteJournal
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.run.v1 import event_pb2 as ev
 from tests.control.orchestrator.harness import control_plane, noop, settings_in
-from tests.control.orchestrator.scripted import PATIENCE, scripted_worker
+from tests.control.orchestrator.scripted import PATIENCE, held, scripted_worker
 
 
 async def test_a_stream_that_does_not_begin_with_hello_is_ended(tmp_path: Path) -> None:
@@ -87,6 +91,33 @@ async def test_a_result_for_a_run_that_nobody_has_heard_of_waits_and_disturbs_no
         hand.result(key)
         assert (await hand.next("result_recorded")).result_recorded.key == key
         assert (await plane.until_ended(run_id)).phase == ev.RUN_PHASE_SUCCEEDED
+
+
+async def test_a_result_that_comes_before_its_run_is_claimed_is_recorded_once_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, journal_id = settings_in(tmp_path), str(uuid4())
+    async with control_plane(settings) as plane:
+        run_id = await plane.start([noop("look")])
+        async with scripted_worker(settings, plane.runtime.address, journal_id=journal_id) as hand:
+            key = (await hand.assigned()).key
+    claim, gate = SqliteJournal.claim, asyncio.Event()
+
+    async def late(self: SqliteJournal, node: Node, *, fold_version: int, limit: int) -> tuple[RunHead, ...]:
+        await gate.wait()
+        return await claim(self, node, fold_version=fold_version, limit=limit)
+
+    monkeypatch.setattr(SqliteJournal, "claim", late)
+    here = [held(key, wire.HELD_STATE_DONE)]
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(settings, plane.runtime.address, journal_id=journal_id, held=here) as hand,
+    ):
+        hand.result(key)
+        await hand.nothing_but()
+        gate.set()
+        assert (await hand.next("result_recorded")).result_recorded.key == key
+        assert (await plane.until_ended(run_id)).counts.attempts == 1
 
 
 async def test_the_session_of_a_run_stays_on_its_worker_while_that_is_connected(tmp_path: Path) -> None:

@@ -202,3 +202,47 @@ def test_after_a_persons_no_a_post_is_filled_in_afresh() -> None:
     simulation.append(ev.EventBody(uncertainty_resolved=resolved))
     assert simulation.run() == ev.RUN_PHASE_SUCCEEDED
     assert [len(simulation.step(f"{verb} A").attempts) for verb in ("open", "fill", "save")] == [2, 2, 2]
+
+
+def test_filling_in_afresh_after_a_yes_costs_the_record_none_of_its_restarts() -> None:
+    def ask(record: st.NodeRecord) -> pol.Verdict.ValueType:
+        return pol.VERDICT_ASK if record.node.title == "save A" else pol.VERDICT_ALLOW
+
+    simulation = Simulation(records_plan("A"), Application(), ask)
+    simulation.run()
+    simulation.answer(ev.APPROVAL_STATE_GRANTED)
+    simulation.run()
+    assert _restarts(simulation) == [(0, "approved: the form is filled in afresh")]
+
+
+def test_a_record_that_was_parked_while_another_was_worked_on_is_filled_in_afresh() -> None:
+    losses = [lost()]
+
+    def world(record: st.NodeRecord, _attempt: int) -> act.Outcome:
+        return losses.pop() if record.node.title == "save A" and losses else ok()
+
+    nodes = [*records_plan("A")[:-1], step("save A", "A", ONCE), *records_plan("B")[1:-1]]
+    simulation = Simulation(nodes, world)
+    assert simulation.run() == WAITING
+    resolved = ev.UncertaintyResolved(step_id="save A", attempt=1, effect=eff.EFFECT_NONE, source="person")
+    simulation.append(ev.EventBody(uncertainty_resolved=resolved))
+    assert simulation.run() == ev.RUN_PHASE_SUCCEEDED
+    assert _restarts(simulation) == [(0, "the page has moved on since")]
+
+
+def _restarts(simulation: Simulation) -> list[tuple[int, str]]:
+    told = [event.body.group_restarted for event in simulation.journal if event.body.HasField("group_restarted")]
+    return [(restarted.restart, restarted.reason) for restarted in told]
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "planned_again"), [(plan.ON_FAILURE_ABORT, False), (plan.ON_FAILURE_CONTINUE, True)]
+)
+def test_after_a_failure_nothing_more_is_planned_unless_the_group_may_fail(
+    on_failure: plan.OnFailure.ValueType, *, planned_again: bool
+) -> None:
+    nodes = [group("G", on_failure=on_failure), step("look", "G")]
+    simulation = Simulation(nodes, lambda _record, _attempt: failed(br.BROWSER_STATUS_TIMEOUT))
+    simulation.append(ev.EventBody(plan_extended=ev.PlanExtended(nodes=nodes, more=True)))
+    assert simulation.run() == ev.RUN_PHASE_FAILED
+    assert (simulation.kinds().count("plan_extended") == 2) is planned_again

@@ -123,7 +123,8 @@ class ControlStream:
                 sent(frame)
             await self._call.done_writing()
         except (AioRpcError, asyncio.InvalidStateError):
-            self.close()  # the reader learns why
+            # The call is over, and the reader learns why; cancelling it now could hide what it was ended with.
+            return
 
     async def _put(self, frame: pb.ControlRequest) -> None:
         self._sent_seq += 1

@@ -73,7 +73,12 @@ async def validate(path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *command(path, "--mode", "validate"), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    said, _ = await process.communicate()
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:  # whoever asked does not want to know any more
+            process.kill()
+            await process.wait()
     if process.returncode != 0:
         last = said.decode(errors="replace").strip().rpartition("\n")[2]
         raise Internal("ENVOY_CONFIGURATION", f"Envoy refuses {path}: {last}", path=str(path))

@@ -26,7 +26,7 @@ class Judgement:
     findings: tuple[plan.Finding, ...]
     holds: plan.Holds.ValueType
     absent: bool
-    """Every claim that fails says that the effect is not there at all, so that trying again cannot double it."""
+    """Everybody who was asked says that the effect is not there at all, so that trying again cannot double it."""
 
 
 def probe_for(claim: plan.Postcondition) -> act.Action | None:
@@ -49,7 +49,7 @@ def judge(claims: Sequence[plan.Postcondition], outcome: act.Outcome, probes: Ma
     return Judgement(
         tuple(finding for finding, _ in judged),
         _all_of([finding.holds for finding, _ in deciding], outcome),
-        absent=all(is_absent for finding, is_absent in deciding if finding.holds == plan.HOLDS_NO),
+        absent=bool(asked) and all(is_absent for _, is_absent in asked),
     )
 
 

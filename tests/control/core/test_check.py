@@ -130,6 +130,20 @@ def test_a_save_that_got_lost_and_is_not_there_has_no_effect() -> None:
     assert simulation.step("save A").signature == "NO_EFFECT"
 
 
+def test_every_page_that_a_claim_names_is_asked() -> None:
+    nodes = records_plan("A")
+    other = plan.Postcondition(listed=plan.Listed(url="http://app/?q=B", key="B"))
+    nodes[-1].step.postconditions.append(other)
+    application = Application()
+    simulation = Simulation(nodes, application)
+    simulation.run()
+    asked = {probe.node.step.action.browser.extract.url for probe in _probes(simulation)}
+    assert asked == {"http://app/?q=A", "http://app/?q=B"}
+    first, second = simulation.step("save A").attempts[-1].findings
+    assert (first.holds, second.holds) == (plan.HOLDS_YES, plan.HOLDS_NO)
+    assert application.saved == ["A"]
+
+
 def test_a_probe_that_policy_asks_about_parks_its_step_until_the_person_has_answered() -> None:
     application = Application()
 

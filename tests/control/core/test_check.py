@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from control.core.check import settle_time_ms
 from control.core.moves import Wait
@@ -260,3 +262,61 @@ def test_after_a_failure_nothing_more_is_planned_unless_the_group_may_fail(
     simulation.append(ev.EventBody(plan_extended=ev.PlanExtended(nodes=nodes, more=True)))
     assert simulation.run() == ev.RUN_PHASE_FAILED
     assert (simulation.kinds().count("plan_extended") == 2) is planned_again
+
+
+FATES = some.sampled_from(["fine", "lost after", "lost before", "refused", "stale", "timeout", "cancelled", "false"])
+BAD = {
+    "lost before": lost(),
+    "lost after": lost(),
+    "refused": act.Outcome(status=act.OUTCOME_STATUS_REFUSED, effect=eff.EFFECT_NONE, reason="LEASE_ENDED"),
+    "stale": failed(br.BROWSER_STATUS_STALE),
+    "timeout": failed(br.BROWSER_STATUS_TIMEOUT),
+    "cancelled": act.Outcome(status=act.OUTCOME_STATUS_CANCELLED, effect=eff.EFFECT_UNKNOWN),
+}
+
+
+class Fate:
+    """Every attempt at anything ends as drawn; what is done is done, whatever is reported."""
+
+    def __init__(self, fates: list[str]) -> None:
+        self.application, self.fates = Application(), fates
+
+    def __call__(self, record: st.NodeRecord, attempt: int) -> act.Outcome:
+        fate = self.fates.pop(0) if self.fates else "fine"
+        if fate == "fine":
+            return self.application(record, attempt)
+        if fate == "lost after":
+            self.application(record, attempt)
+        return BAD.get(fate, ok())
+
+
+@given(fates=some.lists(FATES, max_size=40), asked=some.booleans())
+def test_whatever_becomes_of_whatever_attempt_nothing_is_saved_twice_and_the_run_comes_to_rest(
+    *, fates: list[str], asked: bool
+) -> None:
+    def policy(record: st.NodeRecord) -> pol.Verdict.ValueType:
+        return pol.VERDICT_ASK if asked and record.node.title == "save A" else pol.VERDICT_ALLOW
+
+    fate = Fate(fates)
+    simulation = Simulation(records_plan("A", "B"), fate, policy)
+    phase = simulation.run()
+    while phase == WAITING and simulation.folded.state.approvals[-1:]:
+        if simulation.folded.state.approvals[-1].state != ev.APPROVAL_STATE_PENDING:
+            break
+        simulation.answer(ev.APPROVAL_STATE_GRANTED)
+        phase = simulation.run()
+    saved = fate.application.saved
+    assert len(saved) == len(set(saved))
+    assert phase in (ev.RUN_PHASE_SUCCEEDED, ev.RUN_PHASE_FAILED, WAITING)
+    for key in "AB":
+        if simulation.step(f"save {key}").state == ev.NODE_STATE_SUCCEEDED:
+            assert key in saved
+
+
+@given(some.lists(FATES, max_size=20))
+def test_whatever_becomes_of_whatever_attempt_no_post_is_sent_twice(fates: list[str]) -> None:
+    fate = Fate(fates)
+    nodes = [*records_plan("A")[:-1], step("save A", "A", ONCE)]
+    simulation = Simulation(nodes, fate)
+    assert simulation.run() in (ev.RUN_PHASE_SUCCEEDED, ev.RUN_PHASE_FAILED, WAITING)
+    assert len(fate.application.saved) <= 1

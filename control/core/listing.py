@@ -36,6 +36,8 @@ def judge_listing(claim: plan.Listed, extracted: br.Extracted) -> Listing:
 
 def _proves_nothing(claim: plan.Listed, extracted: br.Extracted) -> str:
     """Why a page that does not show the record is no proof that the record is not there; empty when it is one."""
+    if not extracted.http_status:
+        return f"{claim.url} was not answered over HTTP"
     if extracted.truncated:
         return f"{extracted.url} is too long to be read to its end"
     asked, answered = urlsplit(claim.url), urlsplit(extracted.url)

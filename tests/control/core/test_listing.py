@@ -70,15 +70,19 @@ def test_a_table_without_header_is_searched_as_well() -> None:
     assert judge_listing(_claim(Vendor="Acme"), page).holds == YES
 
 
-@pytest.mark.parametrize(
-    ("status", "holds"), [(199, UNKNOWN), (200, NO), (399, NO), (400, UNKNOWN), (500, UNKNOWN), (0, NO)]
-)
+@pytest.mark.parametrize(("status", "holds"), [(199, UNKNOWN), (200, NO), (399, NO), (400, UNKNOWN), (500, UNKNOWN)])
 def test_an_answer_that_is_an_error_proves_nothing(status: int, holds: plan.Holds.ValueType) -> None:
     found = judge_listing(_claim(), _page(status=status))
     assert found.holds == holds
     assert found.rows == 0
     if holds == UNKNOWN:
         assert found.detail == f"{URL} was answered with {status}"
+
+
+def test_a_page_that_did_not_come_over_http_does_not_prove_that_nothing_is_there() -> None:
+    found = judge_listing(_claim(), _page(status=0))
+    assert (found.holds, found.detail) == (UNKNOWN, f"{URL} was not answered over HTTP")
+    assert judge_listing(_claim(), _page(("A-1", "x", "3"), status=0)).holds == YES
 
 
 def test_a_page_that_was_cut_does_not_prove_that_nothing_is_there() -> None:

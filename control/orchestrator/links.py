@@ -129,9 +129,9 @@ class WorkerLinks:
 
         While the preferred worker is connected but full, nothing is picked: the session does not move.
         """
-        if preferred in self.by_id:
-            link = self.by_id[preferred]
-            return link if _has_room(link, kind) else None
+        link = self.by_id.get(preferred)
+        if link is not None and serves(link, kind) and not link.leaving:
+            return link if link.credits > 0 else None
         able = [link for link in self.by_id.values() if _has_room(link, kind)]
         return max(able, key=lambda link: (link.credits, link.worker_id), default=None)
 

@@ -82,6 +82,7 @@ class Results:
         if attempt is None or not attempt.intended_seq:
             await self.log_is_behind(report.link, f"did attempt {key.attempt} of step {key.step_id}")
             return
+        report.link.leaving |= report.result.outcome.reason == "DRAINING"
         await self.agentfs.grant(self.ledger.state.tenant, all_blobs(report.result.outcome))
         if attempt.open or not await self._recorded_late(key, attempt):
             makes_files = bool(report.result.outcome.browser.files)  # those are listed, too: the driver's business

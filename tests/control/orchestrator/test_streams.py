@@ -11,10 +11,13 @@ import pytest
 
 from control.journal import Node, RunHead
 from control.journal.sqlite import SqliteJournal
+from control.orchestrator.links import WorkerLink, WorkerLinks
+from skyagent.execution.v1 import action_pb2 as act
+from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.run.v1 import event_pb2 as ev
 from tests.control.orchestrator.harness import control_plane, noop, settings_in
-from tests.control.orchestrator.scripted import PATIENCE, held, scripted_worker
+from tests.control.orchestrator.scripted import PATIENCE, ended, held, scripted_worker
 
 
 async def test_a_stream_that_does_not_begin_with_hello_is_ended(tmp_path: Path) -> None:
@@ -64,6 +67,37 @@ async def test_a_worker_that_says_goodbye_gets_no_more_work(tmp_path: Path) -> N
         await hand.nothing_but()
         hand.hang_up()
         assert await hand.code() == grpc.StatusCode.OK
+
+
+async def test_what_a_worker_that_is_stopping_refuses_goes_to_another_at_once(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(settings, plane.runtime.address, worker_id="noop-2") as stopping,
+    ):
+        run_id = await plane.start([noop("post", eff.EFFECT_CLASS_ONCE)])
+        first = (await stopping.assigned()).key
+        async with scripted_worker(settings, plane.runtime.address) as other:
+            refused = ended(act.OUTCOME_STATUS_REFUSED, eff.EFFECT_NONE)
+            refused.reason = "DRAINING"
+            stopping.result(first, refused)
+            second = (await other.assigned()).key
+            assert (second.step_id, second.attempt) == (first.step_id, 2)
+            other.result(second)
+            assert (await plane.until_ended(run_id)).phase == ev.RUN_PHASE_SUCCEEDED
+
+
+def test_a_worker_of_another_kind_is_not_waited_for() -> None:
+    links = WorkerLinks()
+    for kind, worker_id in (("noop", "noop-1"), ("browser", "browser-1")):
+        hello = wire.Hello(worker_id=worker_id, capabilities=wire.Capabilities(kind=kind))
+        links.by_id[worker_id] = WorkerLink(hello, "s", 0.0, credits=1)
+    picked = links.pick("browser", "noop-1")
+    assert picked is not None
+    assert picked.worker_id == "browser-1"
+    links.by_id["browser-1"].credits = 0
+    assert links.pick("browser", "browser-1") is None
+    assert links.pick("tool", "noop-1") is None
 
 
 async def test_only_open_attempts_are_renewed_and_under_the_present_fence(tmp_path: Path) -> None:

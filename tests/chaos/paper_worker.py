@@ -6,6 +6,7 @@ It starts at once, so that tests about the control plane need not wait for Chrom
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 
 from aiohttp import ClientSession
@@ -52,13 +53,14 @@ class Paper(NoopExecutor):
         return act.Outcome(status=act.OUTCOME_STATUS_OK, effect=eff.EFFECT_DONE, browser=result)
 
 
-async def work() -> None:
+async def work(crash_at: str) -> None:
     settings, clock = load_settings(), SystemClock()
     told = WorkerSettings(
         connect=settings.listen,
         data_dir=settings.data_dir,
         worker_id="browser-1",
         token_file=settings.worker_token_path,
+        crash_at=crash_at,
     )
     ids = system_ids(clock)
     async with telemetry(settings, "browser-1", ids) as spans:
@@ -66,4 +68,4 @@ async def work() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(work())
+    asyncio.run(work(*sys.argv[1:]))

@@ -101,8 +101,8 @@ class Stage:
                 await journal.create_run(NewRun(run_id, mission_id, tenant, FOLD_VERSION, events, append_id=IDS.ulid()))
         return run_id
 
-    async def paper_worker(self) -> Life:
-        return await self._start(["tests.chaos.paper_worker"], {})
+    async def paper_worker(self, crash_at: str = "") -> Life:
+        return await self._start(["tests.chaos.paper_worker", crash_at], {})
 
     async def policy_engine(self, folder: Path) -> tuple[Life, str]:
         """A policy engine of its own with its own data, and where it listens."""

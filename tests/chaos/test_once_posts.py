@@ -90,3 +90,19 @@ async def test_no_post_is_sent_twice_and_what_cannot_be_known_is_said_and_settle
     assert len(app.posts) == POSTS
     assert set(app.posts.values()) == {1}
     assert intact.intact
+
+
+@pytest.mark.parametrize(("flags", "posts"), [((), 1), (("--careless",), 2)])
+@pytest.mark.timeout(180)
+async def test_the_campaign_notices_a_control_plane_that_takes_lost_for_never_happened(
+    tmp_path: Path, flags: tuple[str, ...], posts: int
+) -> None:
+    async with application() as app, staged(tmp_path) as (stage, person):
+        spec = mission.MissionSpec(goal="pay it")
+        run_id = await stage.mission(spec, "Number,Amount\nP-1,1.00\n", site=app.url, form="/payments/add/")
+        await stage.control_plane(*flags)
+        dying = await stage.paper_worker(f"{Joint.EFFECT}@once")
+        assert await dying.end() == -signal.SIGKILL
+        await stage.paper_worker()
+        await person.sees(run_id, _settled)
+    assert app.posts == {"P-1": posts}

@@ -234,7 +234,7 @@ export type Step = Message<"skyagent.run.v1.Step"> & {
   postconditions: Postcondition[];
 
   /**
-   * How often it may be tried; 0 means 3.
+   * How often it may be tried in the same state; 0 means 2.
    *
    * @generated from field: uint32 max_attempts = 3;
    */
@@ -297,7 +297,7 @@ export type StepJson = {
   postconditions?: PostconditionJson[];
 
   /**
-   * How often it may be tried; 0 means 3.
+   * How often it may be tried in the same state; 0 means 2.
    *
    * @generated from field: uint32 max_attempts = 3;
    */

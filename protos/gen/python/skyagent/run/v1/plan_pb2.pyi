@@ -197,7 +197,7 @@ class Step(_message.Message):
     CONTROL_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
-    """How often it may be tried; 0 means 3."""
+    """How often it may be tried in the same state; 0 means 2."""
     probe_of: _builtins.str
     """The step whose postconditions this step probes; empty when it is no probe."""
     control: Global___ControlStep.ValueType

@@ -91,10 +91,7 @@ class Results:
         report.link.recorded(report.result.key)
         self.woken.set()
         prefix = f"{self.ledger.state.seq:05d}"
-        try:
-            await self.agentfs.show_evidence(key.run_id, prefix, report.result.outcome.blobs)
-        except OSError as error:  # it is for people to look at; the result is recorded without
-            log.error("evidence.not_shown", run_id=key.run_id, step_id=key.step_id, error=error)  # noqa: TRY400 -- it adds the traceback
+        await self.agentfs.show_evidence(key.run_id, prefix, report.result.outcome.blobs)
 
     def _judged(self, folded: RunFold) -> Sequence[ev.EventBody]:
         """What the core says of a result at once, so that both take one commit; what it has to ask for comes later."""

@@ -8,6 +8,8 @@ from evals.end_to_end.skyagent_mesh import free_ports
 from execution.executor import Assignment, BlobSink
 from execution.noop import NoopExecutor
 from infra.blobs import shared_blobs
+from infra.digest import digest_of
+from skyagent.common.v1.blob_pb2 import BlobRef
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import event_pb2 as ev
@@ -48,3 +50,20 @@ async def test_evidence_is_readable_as_soon_as_an_event_names_it_also_after_a_re
         async with control_plane(settings) as plane:
             assert await evidence_is_readable(plane, run_id)
             assert (await plane.until_ended(run_id, within=30)).phase == ev.RUN_PHASE_SUCCEEDED
+
+
+class Boaster(NoopExecutor):
+    """Names evidence that it never stored."""
+
+    async def execute(self, assignment: Assignment, blobs: BlobSink, progress: Callable[[str], None]) -> act.Outcome:
+        nowhere = BlobRef(
+            digest=digest_of(assignment.step_id.encode()), size=26, media_type="image/jpeg", role="picture"
+        )
+        return act.Outcome(status=act.OUTCOME_STATUS_OK, effect=eff.EFFECT_DONE, blobs=[nowhere])
+
+
+async def test_a_run_goes_on_when_its_folder_cannot_show_what_a_step_saw(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane, worker(settings, plane.runtime.address, Boaster()):
+        state = await plane.until_ended(await plane.start(steps="2"))
+    assert state.phase == ev.RUN_PHASE_SUCCEEDED

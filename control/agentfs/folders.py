@@ -1,4 +1,7 @@
-"""The folder of a run, for people: links under readable names to bytes in the blob store."""
+"""The folder of a run, for people: links under readable names to bytes in the blob store.
+
+Only a view, made after the fact: whoever shows something here goes on when it cannot be shown.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from infra.digest import digest_hex
 
 PARTS = ("inputs", "workspace", "artifacts", "observations")
 _UNSAFE = re.compile(r"[^\w.@ +-]+")
+_LONGEST = 200
+"""Bytes of a name, of the 255 that file systems take; its end is kept, because that says what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +40,15 @@ class RunFolders:
         source = self.blobs / "b3" / digits[:2] / digits
         folder = self.of(run_id) / part
         for target in _names(folder, safe_name(name)):
-            if not target.exists():
-                _link(source, target)
-                return target
-            if target.samefile(source) or target.read_bytes() == source.read_bytes():
+            if _linked(source, target) or _same(source, target):
                 return target
         raise AssertionError("there is always another number")
 
 
 def safe_name(name: str) -> str:
     """A file name that stays in its folder, whatever a page or a person called it."""
-    return _UNSAFE.sub("_", name).lstrip(".") or "file"
+    short = _UNSAFE.sub("_", name).encode()[-_LONGEST:].decode(errors="ignore")
+    return short.lstrip(".") or "file"
 
 
 def _names(folder: Path, name: str) -> Iterator[Path]:
@@ -57,8 +60,25 @@ def _names(folder: Path, name: str) -> Iterator[Path]:
         number += 1
 
 
-def _link(source: Path, target: Path) -> None:
+def _linked(source: Path, target: Path) -> bool:
+    """Whether the name was free and shows the bytes now. What is there is never written to: it may be a blob itself."""
     try:
         os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    except FileExistsError:
+        return False
+    except OSError:  # another file system, or one without links
+        return _copied(source, target)
+    return True
+
+
+def _copied(source: Path, target: Path) -> bool:
+    try:
+        with source.open("rb") as read, target.open("xb") as write:
+            shutil.copyfileobj(read, write)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _same(source: Path, target: Path) -> bool:
+    return target.samefile(source) or target.read_bytes() == source.read_bytes()

@@ -72,8 +72,9 @@ class AgentFs:
             "size": blob.size,
             "created_ms": self._clock.now_ms(),
         }
-        await asyncio.to_thread(self._folders.link, recorded.run_id, "artifacts", artifact.name, blob.digest)
-        await self._database.transact(lambda c: _insert(c, insert(artifacts).values(row), [blob], recorded.tenant))
+        listed = insert(artifacts).values(row).on_conflict_do_nothing()
+        await self._database.transact(lambda connection: _insert(connection, listed, [blob], recorded.tenant))
+        await self._show(recorded.run_id, "artifacts", [(artifact.name, blob.digest)])
 
     async def grant(self, tenant: str, blobs: Iterable[blob_pb2.BlobRef]) -> None:
         """Lets a tenant read bytes that it uploaded or that one of its runs names."""
@@ -83,22 +84,23 @@ class AgentFs:
 
     async def show_input(self, run_id: str, name: str, digest: str) -> None:
         """Shows a file that a run was given in the run's folder."""
-        await asyncio.to_thread(self._folders.link, run_id, "inputs", name, digest)
+        await self._show(run_id, "inputs", [(name, digest)])
 
     async def show_evidence(self, run_id: str, prefix: str, blobs: Iterable[blob_pb2.BlobRef]) -> None:
-        """Shows what a step saw in the run's folder, as "00042-screenshot.jpg".
-
-        Only a view, made after the fact: a full disk must not stop the run for it.
-        """
+        """Shows what a step saw in the run's folder, as "00042-screenshot.jpg"."""
         shown = [(f"{prefix}-{blob.role or 'file'}{_suffix(blob)}", blob.digest) for blob in blobs if blob.digest]
-        try:
-            await asyncio.to_thread(self._link_all, run_id, shown)
-        except OSError as error:
-            log.warning("agentfs.not_shown", run_id=run_id, error=error)
+        await self._show(run_id, "observations", shown)
 
-    def _link_all(self, run_id: str, shown: list[tuple[str, str]]) -> None:
+    async def _show(self, run_id: str, part: str, shown: list[tuple[str, str]]) -> None:
+        """Only a view: a full disk must neither stop the run for it nor refuse a mission that is durable."""
+        try:
+            await asyncio.to_thread(self._link_all, run_id, part, shown)
+        except OSError as error:
+            log.warning("agentfs.not_shown", run_id=run_id, part=part, error=error)
+
+    def _link_all(self, run_id: str, part: str, shown: list[tuple[str, str]]) -> None:
         for name, digest in shown:
-            self._folders.link(run_id, "observations", name, digest)
+            self._folders.link(run_id, part, name, digest)
 
     async def media_type(self, tenant: str, digest: str) -> str | None:
         """The media type of bytes that a tenant may read; nothing when it may not."""

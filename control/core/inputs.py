@@ -175,6 +175,9 @@ class _Check:
                 yield from self._link(declared.name, value, hosts)
             case "secret" if not _SECRET.fullmatch(value):
                 yield "give a secret by name, as {{secret:name}}: what is written here would be kept in the journal"
+            case "number" if declared.least is not None and declared.most is not None:
+                if not (value.isascii() and value.isdecimal() and declared.least <= int(value[:20]) <= declared.most):
+                    yield f"{value!r} is no whole number from {declared.least:,} to {declared.most:,}"
             case "number" if not _is_number(value):
                 yield f'{value!r} is no decimal number: write it like "12.50"'
             case "choice" if value not in declared.choices:

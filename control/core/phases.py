@@ -47,8 +47,7 @@ def _sign_in(known: Known) -> tuple[plan.PlanNode, ...]:
     if not known.inputs.get("username"):
         return ()
     group = _group(known, "sign_in", "Sign in", max_restarts=1)
-    at = known.inputs.get("login") or known.inputs.get("form") or ""
-    opened = _step(known, group, "Open the sign-in page", _navigate(urljoin(known.inputs["site"], at)))
+    opened = _step(known, group, "Open the sign-in page", _navigate(_sign_in_url(known)))
     if known.folded.state.spec.dry_run:
         return (group, opened, *_credentials(known, group, _username_locator(), _PASSWORD))
     return (group, opened)
@@ -62,12 +61,27 @@ def _sign_in_further(known: Known) -> tuple[plan.PlanNode, ...]:
     fields = known.seen(steps[0]).browser.observation.form_fields
     password = next((field for field in fields if field.type == "password"), None)
     if password is None:
-        return ()
+        return _signed_in_already(known, group.node)
     form = [field for field in fields if field.form_index == password.form_index]
     mates = [field for field in form if field.type in ("text", "email", "")]
     if not mates:
         raise Precondition("NO_USERNAME_FIELD", "the sign-in form has a password field and no field for the user name")
     return _credentials(known, group.node, _locator(mates[0]), _locator(password))
+
+
+def _sign_in_url(known: Known) -> str:
+    return urljoin(known.inputs["site"], known.inputs.get("login") or known.inputs.get("form") or "")
+
+
+def _signed_in_already(known: Known, group: plan.PlanNode) -> tuple[plan.PlanNode, ...]:
+    """A page that asks for no password proves nothing by itself: it may be the wrong one."""
+    if not known.inputs.get("expect"):
+        return ()
+    return (_step(known, group, "See that somebody is signed in", _navigate(_sign_in_url(known)), _expected(known)),)
+
+
+def _expected(known: Known) -> plan.Postcondition:
+    return plan.Postcondition(text=plan.TextIs(text=known.inputs["expect"]))
 
 
 def _credentials(
@@ -84,7 +98,7 @@ def _credentials(
     gone = plan.Postcondition(element=plan.ElementIs(locator=_PASSWORD, absent=True))
     claims = [gone]
     if known.inputs.get("expect"):
-        claims.append(plan.Postcondition(text=plan.TextIs(text=known.inputs["expect"])))
+        claims.append(_expected(known))
     read_back = plan.Postcondition(fields_read_back=plan.FieldsReadBack())
     return (
         _step(known, group, "Fill in user name and password", fill, read_back),

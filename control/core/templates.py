@@ -42,6 +42,9 @@ class TemplateInput(_Part):
     """Names a column of that table which tells its rows apart; the first column when it is not given."""
     mapping_of: str = ""
     """Says "column=form label; …" about the columns of that table."""
+    least: int | None = None
+    """With `most`: only whole numbers from the one to the other."""
+    most: int | None = None
     list_of: str = ""
     """When it is not given: the page above that link, if the link ends like a page that adds a record."""
 
@@ -51,6 +54,8 @@ class TemplateInput(_Part):
             raise ValueError("`choices` belong to the type choice, and it needs some")
         if self.default and self.choices and self.default not in self.choices:
             raise ValueError(f"the default {self.default!r} is none of the choices")
+        if (self.least is None) != (self.most is None) or (self.least is not None and self.type != "number"):
+            raise ValueError("`least` and `most` belong together, and to the type number")
         if self.required and self.default:
             raise ValueError("an input with a default is never missing: do not call it required")
         return self

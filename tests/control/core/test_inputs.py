@@ -127,6 +127,18 @@ def test_a_lone_file_is_for_the_lone_table_whatever_its_role() -> None:
     assert not files_needed(TEMPLATE, spec)
 
 
+@pytest.mark.parametrize("steps", ["0", "-3", "2.5", "1e3", "10001", "9" * 5000, "٣"])
+def test_a_whole_number_with_bounds_takes_nothing_else(steps: str) -> None:
+    spec = MissionSpec(goal="try", template="self_test", inputs=[Input(name="steps", value=steps)])
+    with pytest.raises(InvalidArgument, match="is no whole number from 1 to 10,000"):
+        validate_inputs(installed_templates()["self_test"], spec, {})
+
+
+def test_a_whole_number_within_its_bounds_is_taken() -> None:
+    spec = MissionSpec(goal="try", template="self_test", inputs=[Input(name="steps", value="10000")])
+    assert validate_inputs(installed_templates()["self_test"], spec, {}).inputs["steps"] == "10000"
+
+
 def test_an_input_given_twice_is_refused() -> None:
     spec = _spec()
     spec.inputs.append(Input(name="form", value="/x/add/"))

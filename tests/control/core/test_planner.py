@@ -255,6 +255,18 @@ def test_where_nobody_has_to_sign_in_the_next_phase_begins() -> None:
     assert run.extend("sign_in").nodes == ()
 
 
+def test_a_page_that_asks_for_no_password_is_no_proof_of_being_signed_in() -> None:
+    run = Mission(SIGN_IN | {"expect": "Welcome"})
+    run.extend("sign_in")
+    run.done(_field("search"))
+    further = run.extend("sign_in")
+    [seen] = further.nodes
+    assert seen.step.action.browser.navigate.url == "http://app/login/"
+    assert [claim.text.text for claim in seen.step.postconditions] == ["Welcome"]
+    run.done()
+    assert run.extend("sign_in").nodes == ()
+
+
 def test_the_form_itself_is_the_sign_in_page_unless_another_is_named() -> None:
     run = Mission(SITE | {"username": "clerk"})
     assert run.extend("sign_in").nodes[1].step.action.browser.navigate.url == "http://app/add/"

@@ -51,6 +51,8 @@ def test_every_phase_of_an_installed_template_is_one_that_can_be_planned() -> No
         (GOOD.replace("url", "uri"), "visit.yaml.inputs.0.type"),
         (GOOD.replace("type: url", "type: choice"), "`choices` belong"),
         (GOOD.replace("required: true", "required: true, default: x"), "do not call it required"),
+        (GOOD.replace("required: true", "least: 1, most: 2"), "`least` and `most` belong together"),
+        (GOOD.replace("type: url", "type: number, least: 1"), "`least` and `most` belong together"),
         (GOOD.replace("required: true", "column_of: rows"), "is about 'rows', which is no input"),
         (GOOD + "  - {name: site, type: text, description: Again.}", "two inputs are called 'site'"),
         ("!!python/object/apply:os.system ['true']", "no valid YAML"),

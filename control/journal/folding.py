@@ -9,6 +9,7 @@ from control.core.summary import current_step, summary
 from control.journal.event import StoredEvent
 from control.journal.journal import Journal
 from control.journal.run import Projection, RunHead
+from infra.errors import DataLoss
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 
@@ -46,8 +47,17 @@ def projection(folded: RunFold) -> Projection:
     return Projection(ev.RunPhase.Name(state.phase), body, terminal=terminal(state.phase))
 
 
+def require_whole(run_id: str, last_seq: int, head_seq: int) -> None:
+    """Raises DataLoss when the last event that there is comes before the one that the run's head names."""
+    if last_seq < head_seq:
+        fix = "`skyagent audit verify` tells which runs are hurt; restore the journal from a backup"
+        raise DataLoss(
+            "JOURNAL_GAP", f"run {run_id} ends at event {last_seq}, its head says {head_seq}; {fix}", run_id=run_id
+        )
+
+
 async def folded_run(journal: Journal, run_id: str, *, tenant: str | None = None) -> FoldedRun:
-    """A run folded up to its head, from its last snapshot on. Raises RunNotFound."""
+    """A run folded up to its head, from its last snapshot on. Raises RunNotFound, or DataLoss for a missing tail."""
     while True:
         head = await journal.head(run_id, tenant=tenant)
         snapshot = await journal.load_snapshot(run_id, fold_version=head.fold_version)
@@ -55,7 +65,9 @@ async def folded_run(journal: Journal, run_id: str, *, tenant: str | None = None
         while missing := head.head_seq - folded.state.seq:
             if missing < 0:  # the snapshot was made after the head was read
                 break
-            for stored in await journal.read(run_id, after_seq=folded.state.seq, limit=min(missing, _PAGE)):
+            page = await journal.read(run_id, after_seq=folded.state.seq, limit=min(missing, _PAGE))
+            require_whole(run_id, folded.state.seq, head.head_seq if not page else 0)
+            for stored in page:
                 folded.apply(event_of(stored))
         if folded.state.seq == head.head_seq:
             return FoldedRun(head, folded)

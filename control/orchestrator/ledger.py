@@ -19,7 +19,7 @@ from control.journal import (
     Snapshot,
     StaleHead,
 )
-from control.journal.folding import event_of, projection
+from control.journal.folding import event_of, projection, require_whole
 from infra.clock import Clock
 from infra.errors import SkyError
 from infra.ids import Ids
@@ -72,12 +72,13 @@ class Ledger:
         return wire.Fence(log_generation=self.head.log_generation, epoch=self.head.epoch)
 
     async def load(self) -> None:
-        """Folds what is in the journal, from the last snapshot on."""
+        """Folds what is in the journal, from the last snapshot on. Raises DataLoss when its tail is missing."""
         snapshot = await self.journal.load_snapshot(self.head.run_id, fold_version=self.head.fold_version)
         folded = RunFold(st.RunState.FromString(snapshot.state) if snapshot else None)
         while page := await self.journal.read(self.head.run_id, after_seq=folded.state.seq, limit=_PAGE):
             for stored in page:
                 folded.apply(event_of(stored))
+        require_whole(self.head.run_id, folded.state.seq, self.head.head_seq)
         outcomes = await self._outcomes_of(folded)
         self.folded, self.outcomes = folded, outcomes
         self._snapshot_seq = snapshot.seq if snapshot else 0

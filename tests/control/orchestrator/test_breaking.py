@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import delete
 
 from control.agentfs import AgentFs
 from control.core.check import Checks
@@ -16,10 +18,11 @@ from control.core.run import RunFold
 from control.core.summary import state_digest
 from control.journal import Append, Appended, Journal, StaleHead, open_journal
 from control.journal.folding import folded_run
+from control.journal.schema import run_events
 from control.orchestrator import driver as driving
 from control.orchestrator.ledger import Ledger
 from infra.db import open_database
-from infra.errors import Exhausted
+from infra.errors import DataLoss, Exhausted
 from skyagent.common.v1 import blob_pb2
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
@@ -135,6 +138,23 @@ async def test_a_refused_commit_leaves_the_state_as_the_journal_has_it(tmp_path:
         assert state_digest(ledger.state) == state_digest(durable)
         assert await ledger.commit((blocked,))
         assert ledger.state.blocked_reason == "TRIED"
+
+
+async def test_a_journal_whose_tail_is_gone_is_said_to_be_damaged(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with open_database(settings.journal_path) as database, open_journal(database, clock=CLOCK) as journal:
+        ledger = await _ledger(ControlPlane(None, journal), Refusing(journal))  # pyright: ignore[reportArgumentType] -- nothing is served
+        run_id = ledger.head.run_id
+        await database.transact(
+            lambda connection: connection.execute(
+                delete(run_events).where(run_events.c.seq == ledger.state.seq)
+            ).close()
+        )
+        async with asyncio.timeout(5):
+            with pytest.raises(DataLoss, match="ends at event 1, its head says 2"):
+                await folded_run(journal, run_id)
+            with pytest.raises(DataLoss, match="ends at event 1, its head says 2"):
+                await ledger.load()
 
 
 async def test_what_is_decided_now_is_decided_again_when_the_head_moved(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Missions:
     clock: Clock
     ids: Ids
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Runs of a mission are numbered: one start at a time."""
+    """Runs of a mission are numbered, and none starts while it is being deleted: one of either at a time."""
 
     async def create(self, request: pb.CreateMissionRequest) -> MissionRow:
         """The mission, created or known; its first run has started unless the request holds it.
@@ -93,11 +93,13 @@ class Missions:
 
     async def delete(self, mission_id: str) -> None:
         """Raises NotFound, or Precondition while a run of it goes on."""
-        row = await self.get(mission_id)
-        unended = sorted(await self.runs.unended(mission_id, row.tenant))
-        if unended:
-            raise Precondition("RUNS_NOT_ENDED", f"cancel its runs first: {', '.join(unended)}", mission_id=mission_id)
-        await self.store.delete(row.tenant, mission_id, self.clock.now_ms())
+        async with self.starting:
+            row = await self.get(mission_id)
+            unended = sorted(await self.runs.unended(mission_id, row.tenant))
+            if unended:
+                first = f"cancel its runs first: {', '.join(unended)}"
+                raise Precondition("RUNS_NOT_ENDED", first, mission_id=mission_id)
+            await self.store.delete(row.tenant, mission_id, self.clock.now_ms())
 
     async def _show_inputs(self, mission: MissionRow) -> None:
         for file in mission_pb2.MissionSpec.FromString(mission.spec).files:

@@ -176,6 +176,18 @@ async def test_a_mission_is_deleted_only_when_its_runs_have_ended(world: World) 
         await world.create(request_id=REQUEST_ID)
 
 
+async def test_of_a_deletion_and_a_start_at_once_only_one_happens(world: World) -> None:
+    created = await world.create()
+    mission_id = created.mission.mission_id
+    await world.finish(await world.owned(created.run_id))
+    deleted, started = await asyncio.gather(
+        world.client.missions.DeleteMission(pb.DeleteMissionRequest(mission_id=mission_id)),
+        world.client.runs.StartRun(runs_pb.StartRunRequest(mission_id=mission_id)),
+        return_exceptions=True,
+    )
+    assert isinstance(deleted, grpc.aio.AioRpcError) is not isinstance(started, grpc.aio.AioRpcError)
+
+
 async def test_another_tenants_mission_looks_as_if_it_were_not_there(world: World, stranger: Client) -> None:
     mission_id = (await world.create(request_id=REQUEST_ID)).mission.mission_id
     calls = (

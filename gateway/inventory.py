@@ -13,8 +13,11 @@ from google.protobuf.json_format import MessageToDict
 
 from execution.executor import Assignment, BlobSink, Executor
 from infra.clock import Clock
+from infra.log import event_logger
 from skyagent.execution.v1.action_pb2 import Outcome
 from skyagent.execution.v1.worker_service_pb2 import Inventory
+
+log = event_logger(__name__)
 
 
 class Reported(Executor):
@@ -60,5 +63,8 @@ class Reported(Executor):
     def _write(self, inventory: Inventory) -> None:
         alive = {"pid": os.getpid(), "kind": self.kind, "time_ms": self._clock.now_ms(), **MessageToDict(inventory)}
         draft = self._path.with_suffix(".draft")
-        draft.write_text(json.dumps(alive, indent=1))
-        draft.replace(self._path)
+        try:
+            draft.write_text(json.dumps(alive, indent=1))
+            draft.replace(self._path)
+        except OSError as error:  # a full disk must not end the worker, and with it what it has begun, for a report
+            log.warning("inventory.not_written", path=str(self._path), error=error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
@@ -76,6 +77,7 @@ class BrowserExecutor:
 
     async def end_run(self, run_id: str) -> None:
         await self._sessions.end_run(run_id)
+        await asyncio.to_thread(shutil.rmtree, self._config.uploads(run_id), ignore_errors=True)
         self._vaults.pop(run_id, None)
 
     async def execute(self, assignment: Assignment, blobs: BlobSink, progress: Callable[[str], None]) -> Outcome:

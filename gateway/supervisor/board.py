@@ -13,8 +13,11 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from infra.clock import Clock
+from infra.log import event_logger
 
 STATUS_FILE = "status.json"
+
+log = event_logger(__name__)
 
 
 class State(StrEnum):
@@ -105,8 +108,11 @@ class Board:
 
     def _write(self) -> None:
         draft = self._path.with_suffix(".draft")
-        draft.write_text(json.dumps(asdict(self.mesh), indent=1))
-        draft.replace(self._path)
+        try:
+            draft.write_text(json.dumps(asdict(self.mesh), indent=1))
+            draft.replace(self._path)
+        except OSError as error:  # a full disk must not end the mesh for a report
+            log.warning("status.not_written", path=str(self._path), error=error)
 
 
 def read_mesh(path: Path) -> Mesh | None:

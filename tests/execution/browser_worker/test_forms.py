@@ -189,6 +189,10 @@ async def test_a_file_is_given_to_a_page(hands: Hands, site: Site) -> None:
     await hands.do(upload=pb.UploadAction(target=located(field="file"), files=[file]))
     await hands.do(click=pb.ClickAction(target=located(role="button", name="Send"), expect_navigation=True))
     assert (site.saved[0]["text"], site.saved[0]["name"].endswith(".csv")) == ("a,b\n1,2\n", True)
+    folder = hands.executor._config.uploads(hands.run_id)  # pyright: ignore[reportPrivateUsage]
+    assert len(list(folder.iterdir())) == 1
+    await hands.executor.end_run(hands.run_id)
+    assert not folder.exists()
 
 
 async def test_tables_are_read_as_rows_of_what_can_be_seen(hands: Hands) -> None:

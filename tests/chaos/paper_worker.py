@@ -1,18 +1,25 @@
 """A browser worker without a browser, as a process: it knows one form by heart and posts it. `python -m …paper_worker`.
 
-It starts at once, so that tests about the control plane need not wait for Chromium.
+It starts at once, so that tests about the control plane need not wait for Chromium. Its flags turn off one rule each,
+so that a campaign can show that it would notice: `--forgetful` keeps no journal over its death, `--unfenced` obeys an
+owner that was overtaken, `--trusting` takes the transport's ack for ResultRecorded.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from aiohttp import ClientSession
 
+from execution import wire
+from execution.attempts import AttemptKey, Fence, Refusal
 from execution.executor import Assignment, BlobSink
+from execution.journal import Journal
 from execution.noop import NoopExecutor
+from execution.session import Session
 from execution.worker import WorkerSettings, run_worker
 from infra.clock import SystemClock
 from infra.ids import system_ids
@@ -21,11 +28,15 @@ from infra.telemetry import telemetry
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import browser_pb2 as br
 from skyagent.execution.v1 import effect_pb2 as eff
+from skyagent.execution.v1 import worker_service_pb2 as pb
+from tests.chaos.witness import witness_outcomes
 
 
 class Paper(NoopExecutor):
-    def __init__(self) -> None:
-        self._page = ""
+    """Like a browser's profile, the file `address` keeps the page that is open over the process's death."""
+
+    def __init__(self, address: Path) -> None:
+        self._address = address
 
     @property
     def kind(self) -> str:
@@ -37,8 +48,8 @@ class Paper(NoopExecutor):
     async def execute(self, assignment: Assignment, blobs: BlobSink, progress: Callable[[str], None]) -> act.Outcome:
         browser, result = assignment.action.browser, br.BrowserResult(status=br.BROWSER_STATUS_OK)
         if browser.HasField("navigate"):
-            self._page = browser.navigate.url
-            result.exchanges.add(method="GET", url=self._page, status=200)
+            self._address.write_text(browser.navigate.url)
+            result.exchanges.add(method="GET", url=browser.navigate.url, status=200)
             for name in ("number", "amount"):
                 result.observation.form_fields.add(label=name.title(), field=name, role="textbox", type="text")
         elif browser.HasField("fill_form"):
@@ -48,8 +59,9 @@ class Paper(NoopExecutor):
             result.files.append(await blobs.put(b"%PDF", "application/pdf", "artifact"))
         else:
             values = {field.label.lower(): field.value for field in browser.click.expect}
-            async with ClientSession() as session, session.post(self._page, data=values) as answer:
-                result.exchanges.add(method="POST", url=self._page, status=answer.status)
+            page = self._address.read_text()
+            async with ClientSession() as session, session.post(page, data=values) as answer:
+                result.exchanges.add(method="POST", url=page, status=answer.status)
         return act.Outcome(status=act.OUTCOME_STATUS_OK, effect=eff.EFFECT_DONE, browser=result)
 
 
@@ -64,8 +76,53 @@ async def work(crash_at: str) -> None:
     )
     ids = system_ids(clock)
     async with telemetry(settings, "browser-1", ids) as spans:
-        await run_worker(Paper(), told, clock=clock, ids=ids, telemetry=spans)
+        await run_worker(Paper(told.folder / "address"), told, clock=clock, ids=ids, telemetry=spans)
+
+
+def _forget() -> None:
+    def forgetting(self: Journal) -> None:
+        for table in ("steps", "runs"):
+            self._execute(f"DELETE FROM {table}")  # pyright: ignore[reportPrivateUsage] -- the rule that is turned off
+
+    Journal.lose_begun = forgetting
+
+
+def _ignore_fences() -> None:
+    def refusal(self: Journal, key: AttemptKey, fence: Fence) -> Refusal | None:
+        return Refusal.RUN_ENDED if self.has_ended(key.run_id) else None
+
+    Journal._refusal = refusal  # pyright: ignore[reportPrivateUsage] -- the rule that is turned off
+
+
+def _trust_the_transport() -> None:
+    sent, apply = Session._sent, Session._apply  # pyright: ignore[reportPrivateUsage] -- the rule that is turned off
+    waiting: dict[int, AttemptKey] = {}
+
+    def noting(self: Session, frame: pb.ControlRequest) -> None:
+        if frame.HasField("step_result"):
+            waiting[frame.seq] = wire.key_of(frame.step_result.key)
+        sent(self, frame)
+
+    def trusting(self: Session, frame: pb.ControlResponse) -> None:
+        for seq in [seq for seq in waiting if seq <= frame.ack]:
+            self._parts.group.create_task(self._release(waiting.pop(seq)))  # pyright: ignore[reportPrivateUsage] -- the same
+        apply(self, frame)
+
+    Session._sent, Session._apply = noting, trusting  # pyright: ignore[reportPrivateUsage] -- the same
+
+
+_FAULTS = {"forgetful": _forget, "unfenced": _ignore_fences, "trusting": _trust_the_transport}
 
 
 if __name__ == "__main__":
-    asyncio.run(work(*sys.argv[1:]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("witness", type=Path)
+    parser.add_argument("--crash-at", default="")
+    for fault in _FAULTS:
+        parser.add_argument(f"--{fault}", action="store_true")
+    arguments = parser.parse_args()
+    witness_outcomes(arguments.witness)
+    for fault, turn_off in _FAULTS.items():
+        if getattr(arguments, fault):
+            turn_off()
+    asyncio.run(work(arguments.crash_at))

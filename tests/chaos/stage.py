@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,6 +33,8 @@ from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import run_service_pb2 as runs
 from skyagent.run.v1 import run_service_pb2_grpc as runs_rpc
 from skyagent.run.v1 import state_pb2 as st
+from tests.chaos.invariants import Campaign, Violation, violations
+from tests.chaos.witness import recorded, sent
 
 SERVICES = ("artifact-service", "mission-api", "orchestrator", "policy-engine")
 PATIENCE = 90.0
@@ -53,8 +55,15 @@ class Life:
 
     async def kill(self) -> None:
         """As `kill -9` does."""
+        await self._told(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """In order, as `kill` does."""
+        await self._told(signal.SIGTERM)
+
+    async def _told(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
+            self._process.send_signal(number)
         await self.end()
 
 
@@ -64,8 +73,11 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(data_dir=folder / "data", listen=f"127.0.0.1:{free_port()}")
         self.marker = str(uuid4())
+        self.campaign = Campaign(self.settings, marker=self.marker)
         self.lives: list[Life] = []
         self._log = folder / "processes.log"
+        self._witness = folder / "witness"
+        self._witness.mkdir()
         self._env = os.environ | {
             "SKYAGENT_DATA_DIR": str(self.settings.data_dir),
             "SKYAGENT_LISTEN": self.settings.listen,
@@ -77,10 +89,12 @@ class Stage:
         prepare_identity(self.settings, CLOCK, IDS)
 
     async def control_plane(self, *flags: str, names: Sequence[str] = SERVICES, **env: str) -> Life:
-        return await self._start(["tests.chaos.control_plane", *flags, *names], env)
+        return await self._start(["tests.chaos.control_plane", str(self._witness), *flags, *names], env)
 
     async def worker(self, kind: str, crash_at: str = "") -> Life:
-        return await self._start(["gateway.cli", "worker", kind, "--crash-at", crash_at], {})
+        """The worker of the command line, with somebody who writes down what it records."""
+        command = ["worker", kind, "--crash-at", crash_at]
+        return await self._start(["tests.chaos.witnessed_worker", str(self._witness), *command], {})
 
     async def mission(self, spec: mission.MissionSpec, rows: str, **inputs: str) -> str:
         """A run that waits for its first control plane; the id. It enters rows into a form that nobody can ask about.
@@ -101,8 +115,8 @@ class Stage:
                 await journal.create_run(NewRun(run_id, mission_id, tenant, FOLD_VERSION, events, append_id=IDS.ulid()))
         return run_id
 
-    async def paper_worker(self, crash_at: str = "") -> Life:
-        return await self._start(["tests.chaos.paper_worker", crash_at], {})
+    async def paper_worker(self, *flags: str, crash_at: str = "") -> Life:
+        return await self._start(["tests.chaos.paper_worker", str(self._witness), *flags, "--crash-at", crash_at], {})
 
     async def policy_engine(self, folder: Path) -> tuple[Life, str]:
         """A policy engine of its own with its own data, and where it listens."""
@@ -122,6 +136,14 @@ class Stage:
         self.lives.append(Life(process))
         return self.lives[-1]
 
+    async def findings(self, effects: Mapping[str, int]) -> list[Violation]:
+        """Ends every process in order, the last one started first, and says which invariants do not hold."""
+        while self.lives:
+            await self.lives.pop().stop()
+        self.campaign.effects = effects
+        self.campaign.sent, self.campaign.recorded = sent(self._witness), recorded(self._witness)
+        return await violations(self.campaign)
+
     async def kill_everything(self) -> None:
         """Every process that still lives, as `kill -9` does."""
         while self.lives:
@@ -131,7 +153,8 @@ class Stage:
 class Person:
     """Somebody with a client. Calls wait while the control plane is away."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, watched: Callable[[ev.RunEvent], None]) -> None:
+        self._watched = watched
         self.runs: runs_rpc.RunServiceAsyncStub = runs_rpc.RunServiceStub(channel)
         self.approvals: approvals_rpc.ApprovalServiceAsyncStub = approvals_rpc.ApprovalServiceStub(channel)
 
@@ -144,6 +167,7 @@ class Person:
                     watch = self.runs.WatchRun(runs.WatchRunRequest(run_id=run_id, after_seq=folded.state.seq))
                     async for item in watch:
                         if item.HasField("event"):
+                            self._watched(item.event)
                             folded.apply(item.event)
                         if item.HasField("event") and wanted(folded.state):
                             head = (await self.runs.GetRun(runs.GetRunRequest(run_id=run_id))).run
@@ -169,7 +193,7 @@ async def staged(folder: Path) -> AsyncGenerator[tuple[Stage, Person]]:
     token = file_token(stage.settings.token_path)
     try:
         async with dial(stage.settings.listen, token=token, readiness=Readiness.WAIT, deadline=PATIENCE) as channel:
-            yield stage, Person(channel)
+            yield stage, Person(channel, stage.campaign.watched)
     finally:
         await stage.kill_everything()
         for process in find_marked(stage.marker):

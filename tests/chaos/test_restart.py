@@ -91,6 +91,7 @@ async def test_a_question_a_yes_and_a_pause_outlive_kill_9_of_everything(scene: 
     assert state.phase == ev.RUN_PHASE_SUCCEEDED
     assert [approval.state for approval in state.approvals] == [ev.APPROVAL_STATE_CONSUMED]
     assert scene.app.posts == {"P-1": 1}
+    assert await scene.stage.findings(scene.app.posts) == []
 
 
 async def test_a_yes_to_an_action_with_one_other_argument_is_refused(scene: Scene) -> None:
@@ -167,3 +168,4 @@ async def test_while_the_policy_engine_is_stopped_nothing_is_dispatched_and_the_
     state = await scene.person.sees(run_id, _over)
     assert state.phase == ev.RUN_PHASE_SUCCEEDED
     assert scene.app.posts == {"P-1": 1}
+    assert await scene.stage.findings(scene.app.posts) == []

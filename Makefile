@@ -34,8 +34,8 @@ check: setup # everything that needs no running part
 	python protos/generate.py --check
 	$(if $(wildcard dashboard/package.json),npm --prefix dashboard run check && npm --prefix dashboard test)
 
-mutants: setup # how many small mistakes in the core its tests notice
-	python -m tests.mutation.mutate
+mutants: setup # how many small mistakes in core, journal and worker their tests notice; ARGS='--sample 0' tries all
+	python -m tests.mutation.mutate $(ARGS)
 
 gen: setup # what is derived from the contracts
 	buf format --write --path protos/skyagent

@@ -282,8 +282,12 @@ def test_two_holders_are_refused_by_name(journal: Opened, tmp_path: Path) -> Non
 
 
 def test_children_do_not_inherit_the_hold(journal: Opened, tmp_path: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+    # What it says tells that it runs: until then the kernel may not have closed what it does not inherit.
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
     try:
+        assert child.stdout is not None
+        child.stdout.readline()
         journal.close()
         with _second(tmp_path):
             assert child.poll() is None

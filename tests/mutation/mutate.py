@@ -1,185 +1,174 @@
-"""How many small mistakes in the core its tests notice: `python -m tests.mutation.mutate [--sample 25] [module…]`.
+"""How many small mistakes the tests notice: `python -m tests.mutation.mutate [AREA…] [--sample 20] [--seed 1]`.
 
-Every mutant is one changed spot of one module. It is tried in a fork of a process that has loaded all else, so that one
-takes about a second. What nobody notices is printed; SURVIVORS.md says why those may stay.
+Every mutant is one changed spot of one module (spots.py), tried against the tests of its area (areas.py) that run the
+changed line, quick ones first, in a fork of a process that has loaded all else (trial.py, forks.py). A test that acts
+in another process sees no mutant there, and so notices none. What nobody notices is listed, here and in
+build/mutation.json; SURVIVORS.md says why it may stay. Ends with 1 when an area notices less than FLOOR.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import copy
-import importlib.abc
-import importlib.util
-import os
+import importlib
+import json
 import random
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from importlib.machinery import ModuleSpec
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import FrameType
 
-import hypothesis
-import pytest
+from tests.mutation.areas import AREAS, ROOT, Area
+from tests.mutation.forks import TIMED_OUT, Job, in_forks
+from tests.mutation.spots import Spot, spots
+from tests.mutation.trial import Mutant, Traced, forget_ours, trace, traced, try_mutant
 
-from control.journal import append
-from infra import digest
-from skyagent.mission.v1 import mission_pb2
-from skyagent.run.v1 import command_pb2, event_pb2, run_service_pb2, state_pb2
-
-LOADED = (append, digest, mission_pb2, command_pb2, event_pb2, run_service_pb2, state_pb2)
-"""What the mutants need is loaded once, before the forks."""
-
-ROOT = Path(__file__).parents[2]
-MODULES = (
-    *("run", "tree", "index", "dispatch", "check", "retry", "validate", "listing", "finish", "planner", "phases"),
-    *("summary", "moments", "outcome_table"),
-)
-TESTS = ("run", "dispatch", "dispatch_endings", "check", "retry", "validate", "listing", "planner", "outcome_table")
-SECONDS = 30
+FLOOR = 80  # percent
 PARALLEL = 2
-UNCHANGED = -1
-
-_TRUTHS = (ast.Name, ast.Attribute, ast.Call)
-
-_SWAPPED = (
-    *((ast.Eq, ast.NotEq), (ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Is, ast.IsNot), (ast.In, ast.NotIn)),
-    *((ast.And, ast.Or), (ast.Add, ast.Sub), (ast.Mult, ast.Add), (ast.Pow, ast.Mult), (ast.FloorDiv, ast.Mult)),
-)
-_OTHER: dict[type[ast.AST], type[ast.AST]] = {
-    **{after: before for before, after in _SWAPPED},
-    **dict(_SWAPPED),
-}
+TRACING_SECONDS = 600
+REPORT = ROOT / "build/mutation.json"
 
 
-def mutate(node: ast.AST) -> str:  # noqa: C901 -- one table of changes, read best in one piece
-    """Changes one spot; what was done, or nothing when there is nothing to do."""
-    match node:
-        case ast.Compare(ops=[op, *further]) if type(op) in _OTHER:
-            _put(node, "ops", [_OTHER[type(op)](), *further])
-        case ast.BoolOp(op=op) | ast.BinOp(op=op) | ast.AugAssign(op=op) if type(op) in _OTHER:
-            _put(node, "op", _OTHER[type(op)]())
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            _put(node, "op", ast.UAdd())
-            _put(node, "operand", ast.Call(ast.Name("bool", ast.Load()), [operand], []))
-        case ast.Constant(value=bool() as value):
-            _put(node, "value", not value)
-        case ast.Constant(value=int() as value):
-            _put(node, "value", value + 1)
-        case ast.Constant(value=str() as value) if value:
-            _put(node, "value", f"{value}?")
-        case ast.Return(value=ast.Constant(value=None)):
-            return ""
-        case ast.Return(value=ast.expr()):
-            _put(node, "value", ast.Constant(None))
-        case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test) if isinstance(test, _TRUTHS):
-            _put(node, "test", ast.UnaryOp(ast.Not(), test))
-        case ast.Expr(value=ast.Call() as call):
-            _put(node, "value", ast.Constant(None))
-            return f"without {ast.unparse(call)[:80]}"
-        case _:
-            return ""
-    return ast.unparse(node).splitlines()[0][:100]
+@dataclass(slots=True)
+class Score:
+    """What became of the mutants of one module."""
+
+    module: str
+    mutants: int = 0
+    noticed: int = 0
+    hung: int = 0  # of those noticed, only because a test took much longer than it does
+    survivors: list[Spot] = field(default_factory=list[Spot])
+
+    def note(self, spot: Spot, code: int) -> None:
+        self.mutants += 1
+        if code == 0:
+            self.survivors.append(spot)
+            _say(f"  {self.module}:{spot}")
+        else:
+            self.noticed += 1
+            self.hung += code == TIMED_OUT
 
 
-def _put(node: ast.AST, field: str, value: object) -> None:
-    setattr(node, field, value)
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """An area, its chosen mutants and what its tests run."""
 
+    area: Area
+    tests: Mapping[str, Traced]
 
-def spots(tree: ast.Module) -> Iterator[int]:
-    """Positions, in the order of a walk, of what can be changed; texts that only describe are left out."""
-    texts = {
-        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    notes = {id(part) for node in ast.walk(tree) for part in _annotations(node)}
-    for position, node in enumerate(ast.walk(tree)):
-        if id(node) not in texts | notes and mutate(copy.deepcopy(node)):
-            yield position
+    def job(self, module: str, spot: Spot) -> Job[tuple[str, Spot]]:
+        chosen = self._tests_of(module, spot)
+        finder = Mutant(module, self.area.sources()[module], spot)
+        work = partial(try_mutant, finder, chosen, self.tests.keys())
+        return Job((module, spot), work if chosen else lambda _folder: 0, 30 + 5 * sum(chosen.values()))
 
+    def _tests_of(self, module: str, spot: Spot) -> dict[str, float]:
+        """The tests that can notice it, the quick ones first.
 
-def _annotations(node: ast.AST) -> Iterator[ast.AST]:
-    for name in ("annotation", "returns"):
-        if isinstance(found := getattr(node, name, None), ast.AST):
-            yield from ast.walk(found)
-
-
-class Mutant(importlib.abc.Loader, importlib.abc.MetaPathFinder):
-    """Loads one module with one change."""
-
-    def __init__(self, name: str, tree: ast.Module) -> None:
-        self._name, self._tree = name, tree
-
-    def find_spec(
-        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        return importlib.util.spec_from_loader(fullname, self) if fullname == self._name else None
-
-    def exec_module(self, module: ModuleType) -> None:
-        exec(compile(self._tree, self._name, "exec"), module.__dict__)
-
-
-def try_in_fork(module: str, position: int) -> int:
-    """The process in which the tests run against a mutant: it ends with 0 when they notice nothing."""
-    pid = os.fork()
-    if pid:
-        return pid
-    signal.alarm(SECONDS)
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 1)
-    os.dup2(devnull, 2)
-    tree = ast.parse((ROOT / f"control/core/{module}.py").read_text())
-    if position >= 0:
-        mutate(list(ast.walk(tree))[position])
-    ast.fix_missing_locations(tree)
-    for name in [name for name in sys.modules if name.startswith("control.")]:
-        del sys.modules[name]
-    sys.meta_path.insert(0, Mutant(f"control.core.{module}", tree))
-    hypothesis.settings.register_profile("few", max_examples=10, derandomize=True, database=None, deadline=None)
-    hypothesis.settings.load_profile("few")
-    files = [str(ROOT / f"tests/control/core/test_{name}.py") for name in TESTS]
-    try:
-        code = int(pytest.main(["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:randomly", *files]))
-    except BaseException:  # noqa: BLE001 -- a mutant may break anything
-        code = 1
-    os._exit(code)
+        Of a change at import those that run its module at all; every test when the module only names things.
+        """
+        ran = {name: set(test.lines.get(module, ())) for name, test in self.tests.items()}
+        able = [name for name, lines in ran.items() if (lines & set(spot.lines) if spot.lines else lines)]
+        if not able and not spot.lines:
+            able = list(ran)
+        return {name: self.tests[name].seconds for name in sorted(able, key=lambda name: self.tests[name].seconds)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--sample", type=int, default=25, help="mutants of each module; 0 means all")
-    parser.add_argument("modules", nargs="*", default=MODULES)
-    arguments = parser.parse_args()
-    _, unchanged = os.waitpid(try_in_fork("listing", UNCHANGED), 0)
-    if unchanged:
-        sys.exit("the tests do not even pass on what is not changed")
-    killed = tried = 0
-    for module in arguments.modules:
-        tree = ast.parse((ROOT / f"control/core/{module}.py").read_text())
-        chosen = list(spots(tree))
-        if arguments.sample and len(chosen) > arguments.sample:
-            chosen = sorted(random.Random(module).sample(chosen, arguments.sample))
-        noticed = _campaign(module, chosen)
-        _say(f"{module}: {noticed} of {len(chosen)} noticed")
-        killed, tried = killed + noticed, tried + len(chosen)
-    _say(f"{killed} of {tried} noticed: {100 * killed / max(tried, 1):.0f} %")
+    parser.add_argument("--sample", type=int, default=20, help="mutants of each module; 0 means all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--module", help="only modules whose name ends so")
+    parser.add_argument("areas", nargs="*", metavar="AREA", help=", ".join(area.name for area in AREAS))
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
+    chosen = [area for area in AREAS if not asked.areas or area.name in asked.areas]
+    if unknown := set(asked.areas) - {area.name for area in chosen}:
+        parser.error(f"no area is called {', '.join(sorted(unknown))}: there are {', '.join(a.name for a in AREAS)}")
+    _load_what_is_not_ours(chosen)
+    scores = {area.name: _score(area, asked.sample, asked.seed, asked.module or "") for area in chosen}
+    _report(scores, asked.sample, asked.seed)
+    sys.exit(any(_percent(of_area) < FLOOR for of_area in scores.values()))
 
 
-def _campaign(module: str, chosen: Sequence[int]) -> int:
-    left, running, noticed = list(chosen), dict[int, int](), 0
-    while left or running:
-        while left and len(running) < PARALLEL:
-            position = left.pop(0)
-            running[try_in_fork(module, position)] = position
-        pid, status = os.wait()
-        position = running.pop(pid)
-        if status:
-            noticed += 1
-        else:
-            node = list(ast.walk(ast.parse((ROOT / f"control/core/{module}.py").read_text())))[position]
-            line, was = getattr(node, "lineno", 0), ast.unparse(node).splitlines()[0][:80]
-            _say(f"  {module}.py:{line}: {was}  ->  {mutate(node)}")
-    return noticed
+def _end(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # and not at once, so that the forks end, too
+
+
+def _load_what_is_not_ours(areas: Sequence[Area]) -> None:
+    """Once, before the forks. Ours are forgotten again: what a module sets up at import belongs into one fork."""
+    for area in areas:
+        for module in area.sources():
+            importlib.import_module(module)
+    forget_ours()
+
+
+def _score(area: Area, sample: int, seed: int, ending: str) -> list[Score]:
+    campaign = Campaign(area, _traced(area))
+    scores = {module: Score(module) for module in area.sources() if module.endswith(ending)}
+    jobs = (campaign.job(module, spot) for module in scores for spot in _sampled(area, module, sample, seed))
+    for (module, spot), code in in_forks(jobs, PARALLEL):
+        scores[module].note(spot, code)
+    return [score for score in scores.values() if score.mutants]
+
+
+def _traced(area: Area) -> dict[str, Traced]:
+    _say(f"{area.name}: which test runs which line …")
+    with tempfile.NamedTemporaryFile() as answer:
+        path = Path(answer.name)
+        [(_, code)] = in_forks([Job(area.name, lambda folder: trace(area, folder, path), TRACING_SECONDS)], 1)
+        tests = traced(path) if path.stat().st_size else {}
+    if code:
+        sys.exit(f"the tests of {area.name} do not even pass on what is not changed; the last one: {list(tests)[-1:]}")
+    seconds = {name: test.seconds for name, test in tests.items()}
+    control = Job(area.name, partial(try_mutant, None, seconds, tests.keys()), TRACING_SECONDS)
+    if any(code for _, code in in_forks([control], 1)):
+        sys.exit(f"the tests of {area.name} notice a mutant where nothing is changed: they are not reliable enough")
+    return tests
+
+
+def _sampled(area: Area, module: str, sample: int, seed: int) -> Iterator[Spot]:
+    every = list(spots(ast.parse(area.sources()[module].read_text())))
+    if sample and len(every) > sample:
+        every = sorted(random.Random(f"{seed} {module}").sample(every, sample), key=lambda spot: spot.line)
+    yield from every
+
+
+def _report(scores: Mapping[str, Sequence[Score]], sample: int, seed: int) -> None:
+    _say(f"\n{'area':8} {'module':36} {'mutants':>7} {'noticed':>7} {'%':>4} {'survivors':>9}")
+    for area, of_area in scores.items():
+        for score in of_area:
+            _line(area, score.module, [score])
+        _line(area, "all", of_area)
+    areas = {
+        area: {"percent": _percent(of_area), "modules": {score.module: _plain(score) for score in of_area}}
+        for area, of_area in scores.items()
+    }
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps({"sample": sample, "seed": seed, "areas": areas}, indent=1) + "\n")
+
+
+def _line(area: str, name: str, scores: Sequence[Score]) -> None:
+    mutants, noticed = sum(score.mutants for score in scores), sum(score.noticed for score in scores)
+    _say(f"{area:8} {name:36} {mutants:7} {noticed:7} {_percent(scores):4.0f} {mutants - noticed:9}")
+
+
+def _plain(score: Score) -> dict[str, object]:
+    return {
+        "mutants": score.mutants,
+        "noticed": score.noticed,
+        "hung": score.hung,
+        "survivors": [str(spot) for spot in sorted(score.survivors, key=lambda spot: spot.line)],
+    }
+
+
+def _percent(scores: Sequence[Score]) -> float:
+    mutants = sum(score.mutants for score in scores)
+    return 100 * sum(score.noticed for score in scores) / mutants if mutants else 100.0
 
 
 def _say(line: str) -> None:

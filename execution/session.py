@@ -173,6 +173,8 @@ class Session:
             case "result_recorded":
                 self._parts.joints.reach(Joint.RECORDED, wire.key_of(frame.result_recorded.key))
                 self._parts.group.create_task(self._release(wire.key_of(frame.result_recorded.key)))
+            case "result_refused":
+                self._parts.group.create_task(self._tell_again(wire.key_of(frame.result_refused.key)))
             case "run_ended":
                 self._parts.group.create_task(self._end_run(frame.run_ended.run_id))
             case "drain":
@@ -190,6 +192,12 @@ class Session:
             self._parts.uplink.let_go(key)
             await self._parts.spool.drop(key)
             self.top_up()
+
+    async def _tell_again(self, key: AttemptKey) -> None:
+        """The control plane has not got what an outcome names: that is stored, and the result told, once more."""
+        record = await self._parts.journal.submit(lambda journal: journal.find(key))
+        if record is not None and record.state is not State.BEGUN:
+            self._parts.uplink.tell(record)
 
     async def _end_run(self, run_id: str) -> None:
         await self._steps.stop_run(run_id)

@@ -10,10 +10,11 @@ import asyncio
 from execution.attempts import AttemptKey, Record, State
 from execution.blobs import Spool, Store
 from execution.stream import ControlStream
-from execution.wire import blob_refs, outcome_of, step_result, step_state
+from execution.wire import outcome_of, step_result, step_state
 from infra.clock import Clock
-from infra.errors import SkyError
+from infra.errors import DataLoss, SkyError
 from infra.log import event_logger
+from infra.refs import blob_refs
 from skyagent.execution.v1 import worker_service_pb2 as pb
 
 UPLOAD_RETRY = 1.0  # seconds
@@ -112,6 +113,8 @@ class Uplink:
                 data = await self._spool.get(record.key, ref.digest)
                 if data is not None:
                     await store.put(ref, data)
+            except DataLoss as altered:  # nothing mends it: the control plane says what it misses, and takes the rest
+                log.error("worker.evidence_lost", digest=ref.digest, step_id=record.key.step_id, error=altered)  # noqa: TRY400 -- it adds the traceback
             except SkyError as failure:
                 log.warning("worker.evidence_not_stored", digest=ref.digest, step_id=record.key.step_id, error=failure)
                 return False

@@ -9,7 +9,6 @@ from google.protobuf.message import Message
 from execution.attempts import AttemptKey, Fence, Record, State
 from infra.errors import InvalidArgument
 from infra.validation import check
-from skyagent.common.v1.blob_pb2 import BlobRef
 from skyagent.execution.v1 import action_pb2, effect_pb2
 from skyagent.execution.v1 import worker_service_pb2 as pb
 from skyagent.execution.v1.action_pb2 import Action, Outcome
@@ -189,15 +188,3 @@ def session_of(run_id: str, action: Action) -> str | None:
             return session_of(run_id, action.batch.actions[0]) if action.batch.actions else None
         case _:
             return None
-
-
-def blob_refs(message: Message) -> Iterator[BlobRef]:
-    """Every reference to bytes anywhere in a message."""
-    if isinstance(message, BlobRef):
-        yield message
-        return
-    for field, value in message.ListFields():
-        if field.message_type is None or field.message_type.GetOptions().map_entry:
-            continue
-        for part in value if field.is_repeated else (value,):
-            yield from blob_refs(part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,6 +57,8 @@ class WorkerLink:
     leaving: bool = False
     applied_seq: int = 0
     inventory: wire.Inventory = field(default_factory=wire.Inventory)
+    refusals: Counter[Key] = field(default_factory=Counter["Key"])
+    """How often results were refused on this stream because what they name is not stored."""
     _sent: int = 0
 
     @property
@@ -109,7 +112,13 @@ class WorkerLink:
     def recorded(self, key: wire.StepKey) -> None:
         """Tells the worker that it may let go of an outcome."""
         self.standing.pop(Key.of(key), None)
+        self.refusals.pop(Key.of(key), None)
         self.send(wire.ControlResponse(result_recorded=wire.ResultRecorded(key=key)))
+
+    def refused(self, key: wire.StepKey, missing: Iterable[str]) -> None:
+        """Asks the worker to store what its outcome names, and to report again."""
+        self.refusals[Key.of(key)] += 1
+        self.send(wire.ControlResponse(result_refused=wire.ResultRefused(key=key, missing=missing)))
 
     def close(self) -> None:
         """Ends the stream once everything queued was sent."""

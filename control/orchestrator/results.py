@@ -14,10 +14,12 @@ from control.core.moves import Record
 from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold, terminal
 from control.core.validate import judge
 from control.journal.folding import event_of
+from control.orchestrator.evidence import MOST_REFUSALS, not_stored, without
 from control.orchestrator.ledger import Ledger
 from control.orchestrator.links import Key, WorkerLink
+from infra.blobs import BlobStore
 from infra.log import event_logger
-from skyagent.common.v1 import blob_pb2
+from infra.refs import blob_refs
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as wire
@@ -47,6 +49,7 @@ class Results:
 
     ledger: Ledger
     agentfs: AgentFs
+    blobs: BlobStore
     woken: asyncio.Event
     reports: deque[Report] = field(default_factory=deque[Report])
     _closed: bool = False
@@ -83,7 +86,25 @@ class Results:
             await self.log_is_behind(report.link, f"did attempt {key.attempt} of step {key.step_id}")
             return
         report.link.leaving |= report.result.outcome.reason == "DRAINING"
-        await self.agentfs.grant(self.ledger.state.tenant, all_blobs(report.result.outcome))
+        readable = await self._readable(report)
+        if readable is not None:
+            await self._take(readable, key, attempt)
+
+    async def _readable(self, report: Report) -> Report | None:
+        """A result all of whose bytes are stored. Nothing when its worker was asked to store them and report again."""
+        result, link = report.result, report.link
+        missing = await not_stored(self.blobs, result.outcome)
+        if not missing:
+            return report
+        log.warning("result.bytes_missing", run_id=result.key.run_id, worker_id=link.worker_id, missing=missing)
+        if link.refusals[Key.of(result.key)] < MOST_REFUSALS:
+            link.refused(result.key, missing)
+            return None
+        rest = without(result.outcome, missing)
+        return Report(link, wire.StepResult(key=result.key, outcome=rest, action_digest=result.action_digest))
+
+    async def _take(self, report: Report, key: Key, attempt: st.AttemptRecord) -> None:
+        await self.agentfs.grant(self.ledger.state.tenant, blob_refs(report.result.outcome))
         if attempt.open or not await self._recorded_late(key, attempt):
             makes_files = bool(report.result.outcome.browser.files)  # those are listed, too: the driver's business
             follow = None if makes_files else self._judged
@@ -121,11 +142,6 @@ class Results:
                     if (late.step_id, late.attempt) == (key.step_id, key.attempt):
                         return True
         return False
-
-
-def all_blobs(outcome: act.Outcome) -> Sequence[blob_pb2.BlobRef]:
-    """Evidence and files that an outcome names."""
-    return [blob for blob in (*outcome.blobs, *outcome.browser.files) if blob.digest]
 
 
 def events_of(folded: RunFold, report: Report) -> Sequence[ev.EventBody]:

@@ -39,7 +39,7 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
         ledger = Ledger(journal, runtime.clock, runtime.ids, head)
         attempts = Attempts(ledger, links, judge, runtime.clock, runtime.ids, runtime.telemetry)
         woken = asyncio.Event()
-        results = Results(ledger, agentfs, woken)
+        results = Results(ledger, agentfs, blobs, woken)
         return Driver(
             ledger=ledger,
             attempts=attempts,

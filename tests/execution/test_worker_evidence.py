@@ -130,6 +130,34 @@ async def test_evidence_is_stored_again_at_a_control_plane_that_never_got_it(tmp
             assert (await link.result()).outcome.blobs[0].digest in plane.blobs
 
 
+async def test_what_the_control_plane_misses_is_stored_again_and_then_the_result_is_told_again(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    actor = Immediate()
+    actor.evidence = b"seen"
+    async with working(actor, settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        key = link.assign(assign())
+        first = await link.result()
+        plane.blobs.clear()
+        link.send(pb.ControlResponse(result_refused=pb.ResultRefused(key=key, missing=[digest_of(b"seen")])))
+        assert await link.result() == first
+        assert plane.blobs == {digest_of(b"seen"): b"seen"}
+
+
+async def test_a_result_is_told_although_the_disk_has_altered_its_evidence(plane: ControlPlane, tmp_path: Path) -> None:
+    actor = Immediate()
+    actor.evidence = b"seen"
+    plane.stores = False
+    async with working(actor, settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        link.assign(assign())
+        await plane.put_tried.wait()
+        forge(tmp_path / "workers" / "noop-1" / "spool")
+        assert (await link.result()).outcome.blobs[0].digest == digest_of(b"seen")
+        assert plane.blobs == {}
+
+
 async def test_evidence_named_deep_inside_a_result_is_stored_too(plane: ControlPlane, tmp_path: Path) -> None:
     class Batch(Actor):
         async def execute(self, assignment: Assignment, blobs: BlobSink, progress: Callable[[str], None]) -> Outcome:

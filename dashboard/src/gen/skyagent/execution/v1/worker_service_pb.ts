@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/execution/v1/worker_service.proto.
  */
 export const file_skyagent_execution_v1_worker_service: GenFile = /*@__PURE__*/
-  fileDesc("Cipza3lhZ2VudC9leGVjdXRpb24vdjEvd29ya2VyX3NlcnZpY2UucHJvdG8SFXNreWFnZW50LmV4ZWN1dGlvbi52MSK7AQoHU3RlcEtleRIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIYCgdhdHRlbXB0GAMgASgNQge6SAQqAiAAEjMKBWZlbmNlGAQgASgLMhwuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkZlbmNlQga6SAPIAQEiLgoFRmVuY2USFgoObG9nX2dlbmVyYXRpb24YASABKAQSDQoFZXBvY2gYAiABKAQisgQKDkNvbnRyb2xSZXF1ZXN0EhQKA3NlcRgBIAEoBEIHukgEMgIgABILCgNhY2sYAiABKAQSLQoFaGVsbG8YAyABKAsyHC5za3lhZ2VudC5leGVjdXRpb24udjEuSGVsbG9IABIvCgZjcmVkaXQYBCABKAsyHS5za3lhZ2VudC5leGVjdXRpb24udjEuQ3JlZGl0SAASNQoJaGVhcnRiZWF0GAUgASgLMiAuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkhlYXJ0YmVhdEgAEjwKDXN0ZXBfYWNjZXB0ZWQYBiABKAsyIy5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEFjY2VwdGVkSAASPAoNc3RlcF9wcm9ncmVzcxgHIAEoCzIjLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwUHJvZ3Jlc3NIABI4CgtzdGVwX3Jlc3VsdBgIIAEoCzIhLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwUmVzdWx0SAASNgoKc3RlcF9zdGF0ZRgJIAEoCzIgLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwU3RhdGVIABIxCgdnb29kYnllGAogASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkdvb2RieWVIABI1CglpbnZlbnRvcnkYCyABKAsyIC5za3lhZ2VudC5leGVjdXRpb24udjEuSW52ZW50b3J5SABCDgoFZnJhbWUSBbpIAggBIqIECg9Db250cm9sUmVzcG9uc2USFAoDc2VxGAEgASgEQge6SAQyAiAAEgsKA2FjaxgCIAEoBBIxCgd3ZWxjb21lGAMgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLldlbGNvbWVIABIvCgZhc3NpZ24YBCABKAsyHS5za3lhZ2VudC5leGVjdXRpb24udjEuQXNzaWduSAASLwoGY2FuY2VsGAUgASgLMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkNhbmNlbEgAEjEKB3JlbmV3ZWQYBiABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuUmVuZXdlZEgAEkAKD3Jlc3VsdF9yZWNvcmRlZBgHIAEoCzIlLnNreWFnZW50LmV4ZWN1dGlvbi52MS5SZXN1bHRSZWNvcmRlZEgAEjEKB2luc3BlY3QYCCABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuSW5zcGVjdEgAEjQKCXJ1bl9lbmRlZBgJIAEoCzIfLnNreWFnZW50LmV4ZWN1dGlvbi52MS5SdW5FbmRlZEgAEi0KBWRyYWluGAogASgLMhwuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkRyYWluSAASOgoMZnJhbWVfZGVtYW5kGAsgASgLMiIuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkZyYW1lRGVtYW5kSABCDgoFZnJhbWUSBbpIAggBIpwCCgVIZWxsbxIzCgl3b3JrZXJfaWQYASABKAlCILpIHXIbMhleW2EtejAtOV1bYS16MC05LV17MCw2Mn0kEiAKDmluY2FybmF0aW9uX2lkGAIgASgJQgi6SAVyA7ABARIcCgpqb3VybmFsX2lkGAMgASgJQgi6SAVyA7ABARJBCgxjYXBhYmlsaXRpZXMYBCABKAsyIy5za3lhZ2VudC5leGVjdXRpb24udjEuQ2FwYWJpbGl0aWVzQga6SAPIAQESOAoEaGVsZBgFIAMoCzIfLnNreWFnZW50LmV4ZWN1dGlvbi52MS5IZWxkU3RlcEIJukgGkgEDEIAgEiEKEHByb3RvY29sX3ZlcnNpb24YBiABKA1CB7pIBCoCIAAiqgIKDENhcGFiaWxpdGllcxIrCgRraW5kGAEgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOS1dezAsMzF9JBIaCgdhY3Rpb25zGAIgAygJQgm6SAaSAQMQgCASPwoGbGFiZWxzGAMgAygLMi8uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkNhcGFiaWxpdGllcy5MYWJlbHNFbnRyeRIlChRtYXhfY29uY3VycmVudF9zdGVwcxgEIAEoDUIHukgEKgIgABIgCg1yZXNpZGVudF9ydW5zGAUgAygJQgm6SAaSAQMQgCASGAoHdmVyc2lvbhgGIAEoCUIHukgEcgIYQBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpEBCghIZWxkU3RlcBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEjkKBXN0YXRlGAIgASgOMiAuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkhlbGRTdGF0ZUIIukgFggECEAESFQoNYWN0aW9uX2RpZ2VzdBgDIAEoCSLBAQoHV2VsY29tZRISCgpzZXNzaW9uX2lkGAEgASgJEjUKEmhlYXJ0YmVhdF9pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIsCglsZWFzZV90dGwYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHbm9kZV9pZBgEIAEoCRIYChBwcm90b2NvbF92ZXJzaW9uGAUgASgNEhIKCmVuZGVkX3J1bnMYBiADKAkiIAoGQ3JlZGl0EhYKBXN0ZXBzGAEgASgNQge6SAQqAiAAIsECCgZBc3NpZ24SMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARI1CgZhY3Rpb24YAiABKAsyHS5za3lhZ2VudC5leGVjdXRpb24udjEuQWN0aW9uQga6SAPIAQESLwoNYWN0aW9uX2RpZ2VzdBgDIAEoCUIYukgVchMyEV5iMzpbMC05YS1mXXs2NH0kEiwKCGRlYWRsaW5lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBITCgtkZWNpc2lvbl9pZBgFIAEoCRIcCgt0cmFjZXBhcmVudBgGIAEoCUIHukgEcgIYQBIXCgZ0ZW5hbnQYByABKAlCB7pIBHICGEASIAoNYWxsb3dlZF9ob3N0cxgIIAMoCUIJukgGkgEDEIACIkMKDFN0ZXBBY2NlcHRlZBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBIm0KDFN0ZXBQcm9ncmVzcxIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEhkKB21lc3NhZ2UYAiABKAlCCLpIBXIDGIAIEg0KBXNoYXJlGAMgASgBIpEBCgpTdGVwUmVzdWx0EjMKA2tleRgBIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5Qga6SAPIAQESNwoHb3V0Y29tZRgCIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lQga6SAPIAQESFQoNYWN0aW9uX2RpZ2VzdBgDIAEoCSKsAQoJU3RlcFN0YXRlEjMKA2tleRgBIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5Qga6SAPIAQESOQoFc3RhdGUYAiABKA4yIC5za3lhZ2VudC5leGVjdXRpb24udjEuSGVsZFN0YXRlQgi6SAWCAQIQARIvCgdvdXRjb21lGAMgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk91dGNvbWUigQEKBkNhbmNlbBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMYgAgSKAoFZ3JhY2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iagoJSGVhcnRiZWF0EjoKB3J1bm5pbmcYASADKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIJukgGkgEDEIAgEgsKA2NwdRgCIAEoAhIUCgxtZW1vcnlfYnl0ZXMYAyABKAQiZwoHUmVuZXdlZBIuCgZsZWFzZXMYASADKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleRIsCglsZWFzZV90dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iRQoOUmVzdWx0UmVjb3JkZWQSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBASI+CgdJbnNwZWN0EjMKA2tleRgBIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5Qga6SAPIAQEiGgoIUnVuRW5kZWQSDgoGcnVuX2lkGAEgASgJIlkKBURyYWluEiwKCGRlYWRsaW5lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgphbHRlcm5hdGVzGAIgAygJEg4KBnJlYXNvbhgDIAEoCSIjCgdHb29kYnllEhgKBnJlYXNvbhgBIAEoCUIIukgFcgMYgAgikQEKCUludmVudG9yeRJBCglwcm9jZXNzZXMYASADKAsyIy5za3lhZ2VudC5leGVjdXRpb24udjEuT3duZWRQcm9jZXNzQgm6SAaSAQMQgAgSQQoIc2Vzc2lvbnMYAiADKAsyJC5za3lhZ2VudC5leGVjdXRpb24udjEuV29ya2VyU2Vzc2lvbkIJukgGkgEDEIAIIkAKDE93bmVkUHJvY2VzcxIMCgRuYW1lGAEgASgJEgsKA3BpZBgCIAEoDRIVCg1wcm9jZXNzX2dyb3VwGAMgASgNIlAKDVdvcmtlclNlc3Npb24SEgoKc2Vzc2lvbl9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSDAoEa2luZBgDIAEoCRINCgV0aXRsZRgEIAEoCSJWCgtGcmFtZURlbWFuZBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB21heF9mcHMYAiABKA0SEQoJbWF4X3dpZHRoGAMgASgNEg8KB3F1YWxpdHkYBCABKA0iuQEKEVB1c2hGcmFtZXNSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSEQoJZnJhbWVfc2VxGAIgASgEEjAKDGNhcHR1cmVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKbWVkaWFfdHlwZRgEIAEoCRIYCgRkYXRhGAUgASgMQgq6SAd6BRiAgIABEg0KBXdpZHRoGAYgASgNEg4KBmhlaWdodBgHIAEoDSInChJQdXNoRnJhbWVzUmVzcG9uc2USEQoJc2hvd25fc2VxGAEgASgEIlMKDlB1dEJsb2JSZXF1ZXN0EigKA3JlZhgBIAEoCzIbLnNreWFnZW50LmNvbW1vbi52MS5CbG9iUmVmEhcKBGRhdGEYAiABKAxCCbpIBnoEGICAQCI7Cg9QdXRCbG9iUmVzcG9uc2USKAoDcmVmGAEgASgLMhsuc2t5YWdlbnQuY29tbW9uLnYxLkJsb2JSZWYiOgoOR2V0QmxvYlJlcXVlc3QSKAoGZGlnZXN0GAEgASgJQhi6SBVyEzIRXmIzOlswLTlhLWZdezY0fSQiHwoPR2V0QmxvYlJlc3BvbnNlEgwKBGRhdGEYASABKAwquAEKCUhlbGRTdGF0ZRIaChZIRUxEX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWSEVMRF9TVEFURV9ORVZFUl9CRUdVThABEhYKEkhFTERfU1RBVEVfUlVOTklORxACEhMKD0hFTERfU1RBVEVfRE9ORRADEhMKD0hFTERfU1RBVEVfTE9TVBAEEhgKFEhFTERfU1RBVEVfVE9NQlNUT05FEAUSFwoTSEVMRF9TVEFURV9SRUxFQVNFRBAGMqQDCg1Xb3JrZXJTZXJ2aWNlEmIKB0NvbnRyb2wSJS5za3lhZ2VudC5leGVjdXRpb24udjEuQ29udHJvbFJlcXVlc3QaJi5za3lhZ2VudC5leGVjdXRpb24udjEuQ29udHJvbFJlc3BvbnNlIgSItRgFKAEwARJrCgpQdXNoRnJhbWVzEiguc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlB1c2hGcmFtZXNSZXF1ZXN0Gikuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlB1c2hGcmFtZXNSZXNwb25zZSIEiLUYBSgBMAESYAoHUHV0QmxvYhIlLnNreWFnZW50LmV4ZWN1dGlvbi52MS5QdXRCbG9iUmVxdWVzdBomLnNreWFnZW50LmV4ZWN1dGlvbi52MS5QdXRCbG9iUmVzcG9uc2UiBIi1GAUoARJgCgdHZXRCbG9iEiUuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkdldEJsb2JSZXF1ZXN0GiYuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkdldEJsb2JSZXNwb25zZSIEiLUYBTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_common_v1_options, file_skyagent_execution_v1_action]);
+  fileDesc("Cipza3lhZ2VudC9leGVjdXRpb24vdjEvd29ya2VyX3NlcnZpY2UucHJvdG8SFXNreWFnZW50LmV4ZWN1dGlvbi52MSK7AQoHU3RlcEtleRIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIYCgdhdHRlbXB0GAMgASgNQge6SAQqAiAAEjMKBWZlbmNlGAQgASgLMhwuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkZlbmNlQga6SAPIAQEiLgoFRmVuY2USFgoObG9nX2dlbmVyYXRpb24YASABKAQSDQoFZXBvY2gYAiABKAQisgQKDkNvbnRyb2xSZXF1ZXN0EhQKA3NlcRgBIAEoBEIHukgEMgIgABILCgNhY2sYAiABKAQSLQoFaGVsbG8YAyABKAsyHC5za3lhZ2VudC5leGVjdXRpb24udjEuSGVsbG9IABIvCgZjcmVkaXQYBCABKAsyHS5za3lhZ2VudC5leGVjdXRpb24udjEuQ3JlZGl0SAASNQoJaGVhcnRiZWF0GAUgASgLMiAuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkhlYXJ0YmVhdEgAEjwKDXN0ZXBfYWNjZXB0ZWQYBiABKAsyIy5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEFjY2VwdGVkSAASPAoNc3RlcF9wcm9ncmVzcxgHIAEoCzIjLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwUHJvZ3Jlc3NIABI4CgtzdGVwX3Jlc3VsdBgIIAEoCzIhLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwUmVzdWx0SAASNgoKc3RlcF9zdGF0ZRgJIAEoCzIgLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwU3RhdGVIABIxCgdnb29kYnllGAogASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkdvb2RieWVIABI1CglpbnZlbnRvcnkYCyABKAsyIC5za3lhZ2VudC5leGVjdXRpb24udjEuSW52ZW50b3J5SABCDgoFZnJhbWUSBbpIAggBIuIECg9Db250cm9sUmVzcG9uc2USFAoDc2VxGAEgASgEQge6SAQyAiAAEgsKA2FjaxgCIAEoBBIxCgd3ZWxjb21lGAMgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLldlbGNvbWVIABIvCgZhc3NpZ24YBCABKAsyHS5za3lhZ2VudC5leGVjdXRpb24udjEuQXNzaWduSAASLwoGY2FuY2VsGAUgASgLMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkNhbmNlbEgAEjEKB3JlbmV3ZWQYBiABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuUmVuZXdlZEgAEkAKD3Jlc3VsdF9yZWNvcmRlZBgHIAEoCzIlLnNreWFnZW50LmV4ZWN1dGlvbi52MS5SZXN1bHRSZWNvcmRlZEgAEjEKB2luc3BlY3QYCCABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuSW5zcGVjdEgAEjQKCXJ1bl9lbmRlZBgJIAEoCzIfLnNreWFnZW50LmV4ZWN1dGlvbi52MS5SdW5FbmRlZEgAEi0KBWRyYWluGAogASgLMhwuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkRyYWluSAASOgoMZnJhbWVfZGVtYW5kGAsgASgLMiIuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkZyYW1lRGVtYW5kSAASPgoOcmVzdWx0X3JlZnVzZWQYDCABKAsyJC5za3lhZ2VudC5leGVjdXRpb24udjEuUmVzdWx0UmVmdXNlZEgAQg4KBWZyYW1lEgW6SAIIASKcAgoFSGVsbG8SMwoJd29ya2VyX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIgCg5pbmNhcm5hdGlvbl9pZBgCIAEoCUIIukgFcgOwAQESHAoKam91cm5hbF9pZBgDIAEoCUIIukgFcgOwAQESQQoMY2FwYWJpbGl0aWVzGAQgASgLMiMuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkNhcGFiaWxpdGllc0IGukgDyAEBEjgKBGhlbGQYBSADKAsyHy5za3lhZ2VudC5leGVjdXRpb24udjEuSGVsZFN0ZXBCCbpIBpIBAxCAIBIhChBwcm90b2NvbF92ZXJzaW9uGAYgASgNQge6SAQqAiAAIqoCCgxDYXBhYmlsaXRpZXMSKwoEa2luZBgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDMxfSQSGgoHYWN0aW9ucxgCIAMoCUIJukgGkgEDEIAgEj8KBmxhYmVscxgDIAMoCzIvLnNreWFnZW50LmV4ZWN1dGlvbi52MS5DYXBhYmlsaXRpZXMuTGFiZWxzRW50cnkSJQoUbWF4X2NvbmN1cnJlbnRfc3RlcHMYBCABKA1CB7pIBCoCIAASIAoNcmVzaWRlbnRfcnVucxgFIAMoCUIJukgGkgEDEIAgEhgKB3ZlcnNpb24YBiABKAlCB7pIBHICGEAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKRAQoISGVsZFN0ZXASMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARI5CgVzdGF0ZRgCIAEoDjIgLnNreWFnZW50LmV4ZWN1dGlvbi52MS5IZWxkU3RhdGVCCLpIBYIBAhABEhUKDWFjdGlvbl9kaWdlc3QYAyABKAkiwQEKB1dlbGNvbWUSEgoKc2Vzc2lvbl9pZBgBIAEoCRI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLAoJbGVhc2VfdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg8KB25vZGVfaWQYBCABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgFIAEoDRISCgplbmRlZF9ydW5zGAYgAygJIiAKBkNyZWRpdBIWCgVzdGVwcxgBIAEoDUIHukgEKgIgACLBAgoGQXNzaWduEjMKA2tleRgBIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5Qga6SAPIAQESNQoGYWN0aW9uGAIgASgLMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkFjdGlvbkIGukgDyAEBEi8KDWFjdGlvbl9kaWdlc3QYAyABKAlCGLpIFXITMhFeYjM6WzAtOWEtZl17NjR9JBIsCghkZWFkbGluZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLZGVjaXNpb25faWQYBSABKAkSHAoLdHJhY2VwYXJlbnQYBiABKAlCB7pIBHICGEASFwoGdGVuYW50GAcgASgJQge6SARyAhhAEiAKDWFsbG93ZWRfaG9zdHMYCCADKAlCCbpIBpIBAxCAAiJDCgxTdGVwQWNjZXB0ZWQSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBASJtCgxTdGVwUHJvZ3Jlc3MSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARIZCgdtZXNzYWdlGAIgASgJQgi6SAVyAxiACBINCgVzaGFyZRgDIAEoASKRAQoKU3RlcFJlc3VsdBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEjcKB291dGNvbWUYAiABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuT3V0Y29tZUIGukgDyAEBEhUKDWFjdGlvbl9kaWdlc3QYAyABKAkirAEKCVN0ZXBTdGF0ZRIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEjkKBXN0YXRlGAIgASgOMiAuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkhlbGRTdGF0ZUIIukgFggECEAESLwoHb3V0Y29tZRgDIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lIoEBCgZDYW5jZWwSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARIYCgZyZWFzb24YAiABKAlCCLpIBXIDGIAIEigKBWdyYWNlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uImoKCUhlYXJ0YmVhdBI6CgdydW5uaW5nGAEgAygLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCCbpIBpIBAxCAIBILCgNjcHUYAiABKAISFAoMbWVtb3J5X2J5dGVzGAMgASgEImcKB1JlbmV3ZWQSLgoGbGVhc2VzGAEgAygLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXkSLAoJbGVhc2VfdHRsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkUKDlJlc3VsdFJlY29yZGVkEjMKA2tleRgBIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5Qga6SAPIAQEiVQoNUmVzdWx0UmVmdXNlZBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEg8KB21pc3NpbmcYAiADKAkiPgoHSW5zcGVjdBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBIhoKCFJ1bkVuZGVkEg4KBnJ1bl9pZBgBIAEoCSJZCgVEcmFpbhIsCghkZWFkbGluZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWx0ZXJuYXRlcxgCIAMoCRIOCgZyZWFzb24YAyABKAkiIwoHR29vZGJ5ZRIYCgZyZWFzb24YASABKAlCCLpIBXIDGIAIIpEBCglJbnZlbnRvcnkSQQoJcHJvY2Vzc2VzGAEgAygLMiMuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk93bmVkUHJvY2Vzc0IJukgGkgEDEIAIEkEKCHNlc3Npb25zGAIgAygLMiQuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLldvcmtlclNlc3Npb25CCbpIBpIBAxCACCJACgxPd25lZFByb2Nlc3MSDAoEbmFtZRgBIAEoCRILCgNwaWQYAiABKA0SFQoNcHJvY2Vzc19ncm91cBgDIAEoDSJQCg1Xb3JrZXJTZXNzaW9uEhIKCnNlc3Npb25faWQYASABKAkSDgoGcnVuX2lkGAIgASgJEgwKBGtpbmQYAyABKAkSDQoFdGl0bGUYBCABKAkiVgoLRnJhbWVEZW1hbmQSEgoKc2Vzc2lvbl9pZBgBIAEoCRIPCgdtYXhfZnBzGAIgASgNEhEKCW1heF93aWR0aBgDIAEoDRIPCgdxdWFsaXR5GAQgASgNIrkBChFQdXNoRnJhbWVzUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEhEKCWZyYW1lX3NlcRgCIAEoBBIwCgxjYXB0dXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCm1lZGlhX3R5cGUYBCABKAkSGAoEZGF0YRgFIAEoDEIKukgHegUYgICAARINCgV3aWR0aBgGIAEoDRIOCgZoZWlnaHQYByABKA0iJwoSUHVzaEZyYW1lc1Jlc3BvbnNlEhEKCXNob3duX3NlcRgBIAEoBCJTCg5QdXRCbG9iUmVxdWVzdBIoCgNyZWYYASABKAsyGy5za3lhZ2VudC5jb21tb24udjEuQmxvYlJlZhIXCgRkYXRhGAIgASgMQgm6SAZ6BBiAgEAiOwoPUHV0QmxvYlJlc3BvbnNlEigKA3JlZhgBIAEoCzIbLnNreWFnZW50LmNvbW1vbi52MS5CbG9iUmVmIjoKDkdldEJsb2JSZXF1ZXN0EigKBmRpZ2VzdBgBIAEoCUIYukgVchMyEV5iMzpbMC05YS1mXXs2NH0kIh8KD0dldEJsb2JSZXNwb25zZRIMCgRkYXRhGAEgASgMKrgBCglIZWxkU3RhdGUSGgoWSEVMRF9TVEFURV9VTlNQRUNJRklFRBAAEhoKFkhFTERfU1RBVEVfTkVWRVJfQkVHVU4QARIWChJIRUxEX1NUQVRFX1JVTk5JTkcQAhITCg9IRUxEX1NUQVRFX0RPTkUQAxITCg9IRUxEX1NUQVRFX0xPU1QQBBIYChRIRUxEX1NUQVRFX1RPTUJTVE9ORRAFEhcKE0hFTERfU1RBVEVfUkVMRUFTRUQQBjKkAwoNV29ya2VyU2VydmljZRJiCgdDb250cm9sEiUuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkNvbnRyb2xSZXF1ZXN0GiYuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkNvbnRyb2xSZXNwb25zZSIEiLUYBSgBMAESawoKUHVzaEZyYW1lcxIoLnNreWFnZW50LmV4ZWN1dGlvbi52MS5QdXNoRnJhbWVzUmVxdWVzdBopLnNreWFnZW50LmV4ZWN1dGlvbi52MS5QdXNoRnJhbWVzUmVzcG9uc2UiBIi1GAUoATABEmAKB1B1dEJsb2ISJS5za3lhZ2VudC5leGVjdXRpb24udjEuUHV0QmxvYlJlcXVlc3QaJi5za3lhZ2VudC5leGVjdXRpb24udjEuUHV0QmxvYlJlc3BvbnNlIgSItRgFKAESYAoHR2V0QmxvYhIlLnNreWFnZW50LmV4ZWN1dGlvbi52MS5HZXRCbG9iUmVxdWVzdBomLnNreWFnZW50LmV4ZWN1dGlvbi52MS5HZXRCbG9iUmVzcG9uc2UiBIi1GAUwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_common_v1_options, file_skyagent_execution_v1_action]);
 
 /**
  * One attempt at a step. (run_id, step_id, attempt) is the key of the worker's journal; the fence says who may ask.
@@ -436,6 +436,14 @@ export type ControlResponse = Message<"skyagent.execution.v1.ControlResponse"> &
      */
     value: FrameDemand;
     case: "frameDemand";
+  } | {
+    /**
+     * The outcome names bytes that are not stored: store them and report again.
+     *
+     * @generated from field: skyagent.execution.v1.ResultRefused result_refused = 12;
+     */
+    value: ResultRefused;
+    case: "resultRefused";
   } | { case: undefined; value?: undefined };
 };
 
@@ -521,6 +529,13 @@ export type ControlResponseJson = {
    * @generated from field: skyagent.execution.v1.FrameDemand frame_demand = 11;
    */
   frameDemand?: FrameDemandJson;
+
+  /**
+   * The outcome names bytes that are not stored: store them and report again.
+   *
+   * @generated from field: skyagent.execution.v1.ResultRefused result_refused = 12;
+   */
+  resultRefused?: ResultRefusedJson;
 };
 
 /**
@@ -1511,6 +1526,57 @@ export const ResultRecordedSchema: GenMessage<ResultRecorded, {jsonType: ResultR
   messageDesc(file_skyagent_execution_v1_worker_service, 17);
 
 /**
+ * The outcome names bytes that are not stored here as it says, so no event may name them. The worker stores what it has
+ * and reports again. One that cannot is refused a few times on a stream; then the outcome is recorded without them.
+ *
+ * @generated from message skyagent.execution.v1.ResultRefused
+ */
+export type ResultRefused = Message<"skyagent.execution.v1.ResultRefused"> & {
+  /**
+   * Which.
+   *
+   * @generated from field: skyagent.execution.v1.StepKey key = 1;
+   */
+  key?: StepKey | undefined;
+
+  /**
+   * Digests that are not stored, or with another length.
+   *
+   * @generated from field: repeated string missing = 2;
+   */
+  missing: string[];
+};
+
+/**
+ * The outcome names bytes that are not stored here as it says, so no event may name them. The worker stores what it has
+ * and reports again. One that cannot is refused a few times on a stream; then the outcome is recorded without them.
+ *
+ * @generated from message skyagent.execution.v1.ResultRefused
+ */
+export type ResultRefusedJson = {
+  /**
+   * Which.
+   *
+   * @generated from field: skyagent.execution.v1.StepKey key = 1;
+   */
+  key?: StepKeyJson;
+
+  /**
+   * Digests that are not stored, or with another length.
+   *
+   * @generated from field: repeated string missing = 2;
+   */
+  missing?: string[];
+};
+
+/**
+ * Describes the message skyagent.execution.v1.ResultRefused.
+ * Use `create(ResultRefusedSchema)` to create a new message.
+ */
+export const ResultRefusedSchema: GenMessage<ResultRefused, {jsonType: ResultRefusedJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_execution_v1_worker_service, 18);
+
+/**
  * What do you know of this attempt?
  *
  * @generated from message skyagent.execution.v1.Inspect
@@ -1543,7 +1609,7 @@ export type InspectJson = {
  * Use `create(InspectSchema)` to create a new message.
  */
 export const InspectSchema: GenMessage<Inspect, {jsonType: InspectJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 18);
+  messageDesc(file_skyagent_execution_v1_worker_service, 19);
 
 /**
  * The run is over.
@@ -1578,7 +1644,7 @@ export type RunEndedJson = {
  * Use `create(RunEndedSchema)` to create a new message.
  */
 export const RunEndedSchema: GenMessage<RunEnded, {jsonType: RunEndedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 19);
+  messageDesc(file_skyagent_execution_v1_worker_service, 20);
 
 /**
  * Finish or hand back, take nothing new.
@@ -1641,7 +1707,7 @@ export type DrainJson = {
  * Use `create(DrainSchema)` to create a new message.
  */
 export const DrainSchema: GenMessage<Drain, {jsonType: DrainJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 20);
+  messageDesc(file_skyagent_execution_v1_worker_service, 21);
 
 /**
  * Going away on purpose.
@@ -1676,7 +1742,7 @@ export type GoodbyeJson = {
  * Use `create(GoodbyeSchema)` to create a new message.
  */
 export const GoodbyeSchema: GenMessage<Goodbye, {jsonType: GoodbyeJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 21);
+  messageDesc(file_skyagent_execution_v1_worker_service, 22);
 
 /**
  * What is alive on the worker, for people and for reapers.
@@ -1725,7 +1791,7 @@ export type InventoryJson = {
  * Use `create(InventorySchema)` to create a new message.
  */
 export const InventorySchema: GenMessage<Inventory, {jsonType: InventoryJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 22);
+  messageDesc(file_skyagent_execution_v1_worker_service, 23);
 
 /**
  * A process that a worker owns.
@@ -1788,7 +1854,7 @@ export type OwnedProcessJson = {
  * Use `create(OwnedProcessSchema)` to create a new message.
  */
 export const OwnedProcessSchema: GenMessage<OwnedProcess, {jsonType: OwnedProcessJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 23);
+  messageDesc(file_skyagent_execution_v1_worker_service, 24);
 
 /**
  * A live browser, desktop or workspace on a worker.
@@ -1865,7 +1931,7 @@ export type WorkerSessionJson = {
  * Use `create(WorkerSessionSchema)` to create a new message.
  */
 export const WorkerSessionSchema: GenMessage<WorkerSession, {jsonType: WorkerSessionJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 24);
+  messageDesc(file_skyagent_execution_v1_worker_service, 25);
 
 /**
  * Somebody watches, or nobody does.
@@ -1942,7 +2008,7 @@ export type FrameDemandJson = {
  * Use `create(FrameDemandSchema)` to create a new message.
  */
 export const FrameDemandSchema: GenMessage<FrameDemand, {jsonType: FrameDemandJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 25);
+  messageDesc(file_skyagent_execution_v1_worker_service, 26);
 
 /**
  * One frame.
@@ -2061,7 +2127,7 @@ export type PushFramesRequestJson = {
  * Use `create(PushFramesRequestSchema)` to create a new message.
  */
 export const PushFramesRequestSchema: GenMessage<PushFramesRequest, {jsonType: PushFramesRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 26);
+  messageDesc(file_skyagent_execution_v1_worker_service, 27);
 
 /**
  * Flow control of frames.
@@ -2096,7 +2162,7 @@ export type PushFramesResponseJson = {
  * Use `create(PushFramesResponseSchema)` to create a new message.
  */
 export const PushFramesResponseSchema: GenMessage<PushFramesResponse, {jsonType: PushFramesResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 27);
+  messageDesc(file_skyagent_execution_v1_worker_service, 28);
 
 /**
  * A piece of a blob.
@@ -2145,7 +2211,7 @@ export type PutBlobRequestJson = {
  * Use `create(PutBlobRequestSchema)` to create a new message.
  */
 export const PutBlobRequestSchema: GenMessage<PutBlobRequest, {jsonType: PutBlobRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 28);
+  messageDesc(file_skyagent_execution_v1_worker_service, 29);
 
 /**
  * The stored blob.
@@ -2180,7 +2246,7 @@ export type PutBlobResponseJson = {
  * Use `create(PutBlobResponseSchema)` to create a new message.
  */
 export const PutBlobResponseSchema: GenMessage<PutBlobResponse, {jsonType: PutBlobResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 29);
+  messageDesc(file_skyagent_execution_v1_worker_service, 30);
 
 /**
  * Which bytes to read.
@@ -2215,7 +2281,7 @@ export type GetBlobRequestJson = {
  * Use `create(GetBlobRequestSchema)` to create a new message.
  */
 export const GetBlobRequestSchema: GenMessage<GetBlobRequest, {jsonType: GetBlobRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 30);
+  messageDesc(file_skyagent_execution_v1_worker_service, 31);
 
 /**
  * A piece of a blob.
@@ -2250,7 +2316,7 @@ export type GetBlobResponseJson = {
  * Use `create(GetBlobResponseSchema)` to create a new message.
  */
 export const GetBlobResponseSchema: GenMessage<GetBlobResponse, {jsonType: GetBlobResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 31);
+  messageDesc(file_skyagent_execution_v1_worker_service, 32);
 
 /**
  * What a worker's journal knows of an attempt.

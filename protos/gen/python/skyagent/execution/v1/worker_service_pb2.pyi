@@ -224,6 +224,7 @@ class ControlResponse(_message.Message):
     RUN_ENDED_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     FRAME_DEMAND_FIELD_NUMBER: _builtins.int
+    RESULT_REFUSED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Counts from 1 within the stream's session."""
     ack: _builtins.int
@@ -264,6 +265,10 @@ class ControlResponse(_message.Message):
     def frame_demand(self) -> Global___FrameDemand:
         """Somebody watches, or nobody does."""
 
+    @_builtins.property
+    def result_refused(self) -> Global___ResultRefused:
+        """The outcome names bytes that are not stored: store them and report again."""
+
     def __init__(
         self,
         *,
@@ -278,12 +283,13 @@ class ControlResponse(_message.Message):
         run_ended: Global___RunEnded | None = ...,
         drain: Global___Drain | None = ...,
         frame_demand: Global___FrameDemand | None = ...,
+        result_refused: Global___ResultRefused | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "renewed", b"renewed", "result_recorded", b"result_recorded", "run_ended", b"run_ended", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "renewed", b"renewed", "result_recorded", b"result_recorded", "result_refused", b"result_refused", "run_ended", b"run_ended", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "renewed", b"renewed", "result_recorded", b"result_recorded", "run_ended", b"run_ended", "seq", b"seq", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "renewed", b"renewed", "result_recorded", b"result_recorded", "result_refused", b"result_refused", "run_ended", b"run_ended", "seq", b"seq", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "renewed", "result_recorded", "inspect", "run_ended", "drain", "frame_demand"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "renewed", "result_recorded", "inspect", "run_ended", "drain", "frame_demand", "result_refused"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -806,6 +812,38 @@ class ResultRecorded(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResultRecorded: _TypeAlias = ResultRecorded  # noqa: Y015
+
+@_typing.final
+class ResultRefused(_message.Message):
+    """The outcome names bytes that are not stored here as it says, so no event may name them. The worker stores what it has
+    and reports again. One that cannot is refused a few times on a stream; then the outcome is recorded without them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___StepKey:
+        """Which."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests that are not stored, or with another length."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___StepKey | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "missing", b"missing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResultRefused: _TypeAlias = ResultRefused  # noqa: Y015
 
 @_typing.final
 class Inspect(_message.Message):

@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from control.agentfs.folders import RunFolders
+from control.agentfs.rows import artifact_row, grant_given, grant_named, list_artifact
 from control.agentfs.schema import artifacts, blob_grants
-from infra.clock import Clock
 from infra.db import Database, shared_database
 from infra.log import event_logger
 from infra.mesh import Runtime
@@ -54,33 +53,30 @@ class ArtifactPage:
 class AgentFs:
     """What runs took and made. Recording the same thing again changes nothing."""
 
-    def __init__(self, database: Database, folders: RunFolders, clock: Clock) -> None:
-        self._database, self._folders, self._clock = database, folders, clock
+    def __init__(self, database: Database, folders: RunFolders) -> None:
+        self._database, self._folders = database, folders
 
     async def record(self, recorded: Recorded) -> None:
         """Lists an artifact and shows it in its run's folder."""
-        artifact, blob = recorded.artifact, recorded.artifact.blob
-        row = {
-            "artifact_id": artifact.artifact_id,
-            "tenant": recorded.tenant,
-            "run_id": recorded.run_id,
-            "step_id": artifact.step_id,
-            "name": artifact.name,
-            "media_type": blob.media_type,
-            "role": blob.role,
-            "digest": blob.digest,
-            "size": blob.size,
-            "created_ms": self._clock.now_ms(),
-        }
-        listed = insert(artifacts).values(row).on_conflict_do_nothing()
-        await self._database.transact(lambda connection: _insert(connection, listed, [blob], recorded.tenant))
-        await self._show(recorded.run_id, "artifacts", [(artifact.name, blob.digest)])
+        tenant, run_id, artifact = recorded.tenant, recorded.run_id, recorded.artifact
+        row = artifact_row(tenant, run_id, artifact)
+
+        def write(connection: sa.Connection) -> None:
+            list_artifact(connection, row)
+            grant_named(connection, tenant, [artifact.blob])
+
+        await self._database.transact(write)
+        await self._show(run_id, "artifacts", [(artifact.name, artifact.blob.digest)])
 
     async def grant(self, tenant: str, blobs: Iterable[blob_pb2.BlobRef]) -> None:
-        """Lets a tenant read bytes that it uploaded or that one of its runs names."""
-        granted = [blob for blob in blobs if blob.digest]
-        if granted:
-            await self._database.transact(lambda connection: _grant(connection, tenant, granted))
+        """Lets a tenant read bytes that an event of one of its runs names, or is about to."""
+        named = [blob for blob in blobs if blob.digest]
+        if named:
+            await self._database.transact(lambda connection: grant_named(connection, tenant, named))
+
+    async def give(self, tenant: str, blob: blob_pb2.BlobRef) -> None:
+        """Lets a tenant read bytes that it gave itself."""
+        await self._database.transact(lambda connection: grant_given(connection, tenant, [blob]))
 
     async def show_input(self, run_id: str, name: str, digest: str) -> None:
         """Shows a file that a run was given in the run's folder."""
@@ -133,21 +129,11 @@ async def shared_agentfs(runtime: Runtime) -> AsyncGenerator[AgentFs]:
     """The process's one index."""
     database = await runtime.shared(shared_database)
     folders = RunFolders(runtime.settings.agentfs_dir, runtime.settings.blobs_dir)
-    yield AgentFs(database, folders, runtime.clock)
+    yield AgentFs(database, folders)
 
 
 def _suffix(blob: blob_pb2.BlobRef) -> str:
     return mimetypes.guess_extension(blob.media_type.partition(";")[0]) or ""
-
-
-def _insert(connection: sa.Connection, statement: sa.Executable, blobs: list[blob_pb2.BlobRef], tenant: str) -> None:
-    connection.execute(statement)
-    _grant(connection, tenant, blobs)
-
-
-def _grant(connection: sa.Connection, tenant: str, blobs: list[blob_pb2.BlobRef]) -> None:
-    rows = [{"tenant": tenant, "digest": blob.digest, "media_type": blob.media_type} for blob in blobs]
-    connection.execute(insert(blob_grants).on_conflict_do_nothing(), rows)
 
 
 def _artifact(values: sa.RowMapping) -> pb.Artifact:

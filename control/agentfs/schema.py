@@ -26,5 +26,7 @@ blob_grants = sa.Table(
     sa.Column("tenant", sa.String(255), primary_key=True),
     sa.Column("digest", sa.String(80), primary_key=True),
     sa.Column("media_type", sa.String(255), nullable=False),
+    # Whether a person gave the bytes; every other row follows from an event and can be made again.
+    sa.Column("given", sa.Boolean, nullable=False, server_default=sa.true()),
     sqlite_with_rowid=False,
 )

@@ -83,7 +83,7 @@ class ArtifactServicer(rpc.ArtifactServiceServicer):
     ) -> BlobRef:
         blob = await self._blobs.put(data, expected=expected)
         stored = BlobRef(digest=blob.digest, size=blob.size, media_type=media_type)
-        await self._agentfs.grant(caller().tenant, [stored])
+        await self._agentfs.give(caller().tenant, stored)
         return stored
 
     async def _readable(self, digest: str) -> str:

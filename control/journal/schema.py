@@ -1,6 +1,7 @@
 """The tables of the journal.
 
-Truth is run_events, run_commands, approvals and the counters of runs; run_projections and snapshots can be made again.
+Truth is run_events, run_commands, approvals and the counters of runs; run_projections, snapshots, and what else stands
+in runs can be made again (control/rebuild.py).
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FIRST_AFTER = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -13,3 +15,11 @@ class Snapshot:
     seq: int
     fold_version: int
     state: bytes
+
+
+def due(seq: int, kept_seq: int, *, ended: bool) -> bool:
+    """Whether to keep the state after a commit that ended at `seq`, when the last one was kept at `kept_seq`.
+
+    Less and less often as the run grows, so that what it costs stays in proportion to its length; and at the end.
+    """
+    return ended or seq - kept_seq >= max(FIRST_AFTER, kept_seq // 4)

@@ -85,5 +85,5 @@ class Preparation:
         """A table that was written into the request, as the file that it might have been."""
         blob = await self.blobs.put(text.encode())
         kept = BlobRef(digest=blob.digest, size=blob.size, media_type="text/plain; charset=utf-8", role=name)
-        await self.agentfs.grant(tenant, [kept])
+        await self.agentfs.give(tenant, kept)
         return kept

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
+from control.journal.schema import runs
 from infra.db import Database, metadata
 from skyagent.mission.v1.mission_pb2 import Mission, MissionSpec
 
+# What was asked is truth; only current_run_id and run_count follow from the journals.
 missions = sa.Table(
     "missions",
     metadata,
@@ -120,6 +122,14 @@ def with_run(mission_id: str, run_id: str) -> sa.Executable:
         .where(missions.c.mission_id == mission_id)
         .values(current_run_id=run_id, run_count=missions.c.run_count + 1)
     )
+
+
+def latest_runs(connection: sa.Connection) -> None:
+    """Makes again what a mission's row says of its runs."""
+    of_mission = runs.c.mission_id == missions.c.mission_id
+    latest = sa.select(sa.func.coalesce(sa.func.max(runs.c.run_id), "")).where(of_mission).scalar_subquery()
+    count = sa.select(sa.func.count()).select_from(runs).where(of_mission).scalar_subquery()
+    connection.execute(sa.update(missions).values(current_run_id=latest, run_count=count))
 
 
 def _present(tenant: str) -> sa.Select[tuple[object, ...]]:

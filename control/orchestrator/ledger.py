@@ -20,6 +20,7 @@ from control.journal import (
     StaleHead,
 )
 from control.journal.folding import event_of, projection, require_whole
+from control.journal.snapshot import due
 from infra.clock import Clock
 from infra.errors import SkyError
 from infra.ids import Ids
@@ -29,7 +30,6 @@ from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 
-SNAPSHOT_EVERY = 500
 _PAGE = 1000
 _OUTCOMES_KEPT = 256
 
@@ -196,9 +196,7 @@ class Ledger:
             self.outcomes = {seq: outcome for seq, outcome in self.outcomes.items() if seq in needed}
 
     async def _snapshot(self) -> None:
-        """Keeps the state, less and less often as the run grows: what that costs stays in proportion to its length."""
-        since = self.state.seq - self._snapshot_seq
-        if since < max(SNAPSHOT_EVERY, self._snapshot_seq // 4) and not terminal(self.state.phase):
+        if not due(self.state.seq, self._snapshot_seq, ended=terminal(self.state.phase)):
             return
         self._snapshot_seq = self.state.seq
         kept = self.state.SerializeToString(deterministic=True)

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from control.journal import Verification, open_journal
+from control.journal.audit import every_run
+from control.journal.folding import hash_of
+from control.rebuild import Progress, Rebuilt, Report, rebuild
 from gateway.cli.exits import Exit
 from gateway.cli.output import machine_readable, plain, print_json, print_list
 from gateway.cli.runs import Json
 from gateway.cli.session import perform
 from gateway.client import Services, connected
-from infra.settings import load_settings
+from gateway.supervisor.lock import up_lock
+from infra.clock import SystemClock
+from infra.db import Database, open_database
+from infra.errors import Precondition
+from infra.settings import Settings, load_settings
 from skyagent.run.v1 import run_service_pb2 as api
 
 COLUMNS = ("run", "journal", "events", "head")
+TABLES = ("what follows from events", "dropped", "rebuilt", "bytes")
 PAGE = 1000
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Verify the journals.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Verify the journals, and make again what they say.")
 
 
 @app.callback()
 def audit() -> None:
-    """Verify the journals."""
+    """Verify the journals, and make again what follows from them."""
 
 
 @app.command("verify")
 def verify(
     runs: Annotated[list[str] | None, typer.Argument(help="Runs to verify; all of them by default.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Read the files themselves, while no mesh runs.")] = False,  # noqa: FBT002
     json_lines: Json = False,  # noqa: FBT002
 ) -> None:
-    """Recompute the hash chains. Exit code 1 when an event is not as it was written, naming the first one."""
-    checked = perform(_verify(runs or []))
+    """Recompute the hash chains. Exit code 1 when an event is not as it was written; the first of a run is named."""
+    settings = load_settings()
+    checked = perform(_verify_files(settings, runs or []) if offline else _verify(settings, runs or []))
     rows = [(run_id, _word(found), str(found.events), found.head_hash) for run_id, found in checked]
     if machine_readable(json_lines=json_lines):
         for run_id, found in checked:
@@ -45,10 +58,52 @@ def verify(
         raise typer.Exit(Exit.FAILED)
 
 
-async def _verify(runs: list[str]) -> list[tuple[str, api.VerifyRunResponse]]:
-    async with connected(load_settings()) as services:
+@app.command("rebuild")
+def rebuild_all(
+    json_lines: Json = False,  # noqa: FBT002
+) -> None:
+    """Drop all that follows from the journals and make it again, while no mesh runs; killed half-way, nothing changed.
+
+    Exit code 0: everything came back byte for byte. 1: something was not as the journals say, and is now; or a run's
+    journal cannot be believed, and what followed from it was left as it was; or a mesh runs.
+    """
+    as_json = machine_readable(json_lines=json_lines)
+    report = perform(_rebuild(load_settings(), as_json=as_json))
+    if as_json:
+        _print(report)
+    else:
+        _show(report)
+    if not report.same:
+        raise typer.Exit(Exit.FAILED)
+
+
+async def _verify(settings: Settings, runs: list[str]) -> list[tuple[str, api.VerifyRunResponse]]:
+    async with connected(settings) as services:
         wanted = runs or [run_id async for run_id in _all(services)]
         return [(run_id, await services.runs.VerifyRun(api.VerifyRunRequest(run_id=run_id))) for run_id in wanted]
+
+
+async def _verify_files(settings: Settings, runs: list[str]) -> list[tuple[str, api.VerifyRunResponse]]:
+    async with _files(settings) as database, open_journal(database, clock=SystemClock()) as journal:
+        heads = [await journal.head(run_id) for run_id in runs] or [head async for head in every_run(journal)]
+        found = [(head, await journal.verify(head.run_id)) for head in heads]
+    return [(head.run_id, _answer(verification, head.head_hash)) for head, verification in found]
+
+
+async def _rebuild(settings: Settings, *, as_json: bool) -> Report:
+    async with _files(settings) as database:
+        return await rebuild(database, _tell_program if as_json else _tell_person)
+
+
+@asynccontextmanager
+async def _files(settings: Settings) -> AsyncGenerator[Database]:
+    """The database itself. Raises Precondition NO_JOURNAL, ALREADY_UP or DATA_IN_USE."""
+    if not settings.journal_path.is_file():
+        there = f"there is no journal in {settings.data_dir}"
+        raise Precondition("NO_JOURNAL", f"{there}: set SKYAGENT_DATA_DIR to the data directory of a mesh")
+    with up_lock(settings.up_lock_path):
+        async with open_database(settings.journal_path) as database:
+            yield database
 
 
 async def _all(services: Services) -> AsyncGenerator[str]:
@@ -62,7 +117,49 @@ async def _all(services: Services) -> AsyncGenerator[str]:
             return
 
 
+def _answer(found: Verification, head_hash: bytes) -> api.VerifyRunResponse:
+    return api.VerifyRunResponse(
+        intact=found.bad_seq is None,
+        first_bad_seq=found.bad_seq or 0,
+        detail=found.reason,
+        events=found.events,
+        head_hash=hash_of(head_hash),
+    )
+
+
+def _tell_program(progress: Progress) -> None:
+    print_json({"runId": progress.run_id, "run": progress.number, "of": progress.of, "events": progress.events})
+
+
+def _tell_person(progress: Progress) -> None:
+    last = "\n" if progress.number == progress.of else ""
+    print(f"\rrun {progress.number} of {progress.of}", end=last, file=sys.stderr, flush=True)
+
+
+def _print(report: Report) -> None:
+    for table in report.tables:
+        print_json({
+            "table": table.name, "dropped": table.dropped, "rebuilt": table.rebuilt,
+            "same": not table.changed, "changed": table.changed, "firstChanged": table.different,
+        })  # fmt: skip
+    for left in report.left_alone:
+        print_json({"runId": left.run_id, "leftAlone": left.reason})
+    print_json({"runs": report.runs, "events": report.events, "same": report.same})
+
+
+def _show(report: Report) -> None:
+    rows = [(table.name, str(table.dropped), str(table.rebuilt), _same(table)) for table in report.tables]
+    print_list([], TABLES, rows, json_lines=False)
+    for left in report.left_alone:
+        print(f"run {left.run_id} was left as it was: {left.reason}")
+    print(f"{report.events:,} events of {report.runs:,} runs")
+
+
+def _same(table: Rebuilt) -> Text:
+    if not table.changed:
+        return Text("the same", "green")
+    return plain(f"{table.changed} rows are now others, the first is {table.different}", "yellow")
+
+
 def _word(found: api.VerifyRunResponse) -> Text:
-    if found.intact:
-        return Text("intact", "green")
-    return plain(f"event {found.first_bad_seq}: {found.detail}", "red")
+    return Text("intact", "green") if found.intact else plain(found.detail, "red")

@@ -53,7 +53,7 @@ def verify(connection: Connection, run_id: str) -> Verification:
     if run is None:
         raise RunNotFound(run_id)
     prev_hash, seq = _first_link(run), 0
-    for event in _events(connection, run_id):
+    for event in all_of(connection, run_id):
         seq += 1
         reason = _fault(event, run_id, seq, prev_hash) or ("is past the head of its run" if seq > run.head_seq else "")
         if reason:
@@ -66,9 +66,10 @@ def verify(connection: Connection, run_id: str) -> Verification:
     return Verification(run_id, seq)
 
 
-def _events(connection: Connection, run_id: str) -> Iterator[StoredEvent]:
+def all_of(connection: Connection, run_id: str) -> Iterator[StoredEvent]:
+    """Every event of a run, in order, a page at a time."""
     chosen = select(*_EVENT).where(run_events.c.run_id == run_id).order_by(run_events.c.seq)
-    for row in connection.execution_options(yield_per=1000).execute(chosen):
+    for row in connection.execute(chosen.execution_options(yield_per=1000)):
         yield StoredEvent(*row)
 
 
@@ -77,16 +78,31 @@ def _fault(event: StoredEvent, run_id: str, seq: int, prev_hash: bytes) -> str:
     if event.seq != seq:
         return f"is missing: event {event.seq} stands in its place"
     if event.prev_hash != prev_hash:
-        return "is not chained to the event before it"
+        return "is not chained to the event before it: column prev_hash has another hash than that event"
     try:
-        if event.payload is not None and payload_digest(event.payload) != event.payload_digest:
-            return "has another payload than was written"
-        expected = event_hash(
-            prev_hash, run_id, seq, event.epoch, event.kind, event.time_ms, event.append_id, event.payload_digest
-        )
+        return _altered(event, run_id)
     except (TypeError, ValueError, AttributeError, StructError) as unreadable:  # A column may hold any type by now.
         return f"cannot be read: {unreadable}"
-    return "" if event.hash == expected else "does not have the hash of what it says"
+
+
+def _altered(event: StoredEvent, run_id: str) -> str:
+    """Which column is not as it was hashed, as far as the hashes tell."""
+    holds = event.hash == _hash_with(event, run_id, event.payload_digest)
+    digest = event.payload_digest if event.payload is None else payload_digest(event.payload)
+    if digest == event.payload_digest:
+        columns = "seq, epoch, kind, ts_ms, append_id" + (", payload_digest" if event.payload is None else "")
+        return "" if holds else f"does not have the hash of what it says: column hash or one of {columns} was changed"
+    if holds:
+        return "has another payload than was written: column payload was changed"
+    if event.hash == _hash_with(event, run_id, digest):
+        return "has another payload digest than was written: column payload_digest was changed"
+    return "has neither the payload nor the hash that it was written with: columns payload and hash, among others"
+
+
+def _hash_with(event: StoredEvent, run_id: str, digest: bytes) -> bytes:
+    return event_hash(
+        event.prev_hash, run_id, event.seq, event.epoch, event.kind, event.time_ms, event.append_id, digest
+    )
 
 
 def _first_link(run: Row[Any]) -> bytes:

@@ -26,7 +26,7 @@ IDS = system_ids(CLOCK)
 async def _opened(folder: Path) -> AsyncGenerator[tuple[AgentFs, BlobStore]]:
     folders = RunFolders(folder / "agentfs", folder / "blobs")
     async with open_database(folder / "journal.db") as database, open_blobs(folder / "blobs") as blobs:
-        yield AgentFs(database, folders, CLOCK), blobs
+        yield AgentFs(database, folders), blobs
 
 
 async def _recorded(blobs: BlobStore, name: str, data: bytes) -> Recorded:

@@ -21,7 +21,7 @@ async def filled(world: World, runs: int, appends: int) -> list[RunHead]:
         run = await world.owned()
         for _ in range(appends):
             drafts = [
-                EventDraft(random.randrange(1, 26), random.randbytes(random.choice((0, 1, 40, 200, 3000))))
+                EventDraft(random.randrange(1, 26), random.randbytes(random.choice((0, 1, 40, 200))))
                 for _ in range(random.randrange(1, 4))
             ]
             await world.journal.append(world.result(run, *drafts))
@@ -59,9 +59,7 @@ async def test_every_flipped_byte_of_an_event_is_located(world: World, column: s
     for event in await world.journal.read(head.run_id):
         value = getattr(event, {"ts_ms": "time_ms"}.get(column, column))
         where = "WHERE run_id = ? AND seq = ?"
-        altered = flips(value)
-        # Long payloads: every 97th byte, so that all of them stand for all bytes.
-        for wrong in altered if len(altered) < 300 else altered[::97]:
+        for wrong in flips(value):
             key = (
                 wrong if column == "run_id" else head.run_id,
                 wrong if column == "seq" else event.seq,

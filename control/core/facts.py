@@ -26,9 +26,7 @@ from skyagent.execution.v1.facts_pb2 import Facts
 from skyagent.execution.v1.workspace_pb2 import WorkspaceAction
 
 _SECRET = re.compile(r"\{\{\s*secret:([^{}\s]*)\s*\}\}")
-_MONEY_WORDS = frozenset(
-    {"amount", "betrag", "preis", "kosten", "prix", "montant", "importe", "kwota", "brutto", "netto"}
-)
+_MONEY_WORDS = frozenset({"amount", "preis", "kosten", "prix", "montant", "importe", "kwota", "brutto", "netto"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_CENTS = 2**63 - 1
 _MAX_DEPTH = 8

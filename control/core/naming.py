@@ -51,7 +51,7 @@ _CANONICAL = MappingProxyType({word: line.split()[0] for line in _WORDS.splitlin
 _IDLE = frozenset(
     {"the", "a", "an", "of", "for", "your", "please", "enter", "required", "optional", "der", "die", "das"}
 )
-_JOINED = MappingProxyType({"e mail": "email", "e-mail": "email", "post code": "postcode", "user name": "username"})
+_JOINED = MappingProxyType({"e mail": "email", "post code": "postcode", "user name": "username"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Likeness:
 def tokens(name: str) -> tuple[str, ...]:
     """The words of a label, heading or attribute: "postalCode", "postal_code" and "Postal code:" give the same."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    folded = re.sub(r"[_\-./:*?!()\[\],;\"']+", " ", fold(apart).replace("e-mail", "email"))
+    folded = re.sub(r"[_\-./:*?!()\[\],;\"']+", " ", fold(apart))
     text = " ".join(folded.split())
     for parts, word in _JOINED.items():
         text = re.sub(rf"\b{parts}\b", word, text)

@@ -28,7 +28,7 @@ _MONTH = r"(?P<month>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?\.?"
 _WRITTEN_DATES = (
     re.compile(rf"{_MONTH} {_DAY},? (?P<year>\d{{4}})"),
-    re.compile(rf"{_DAY}[ -]{_MONTH}[ -],? ?(?P<year>\d{{4}})"),
+    re.compile(rf"{_DAY}[ -]{_MONTH},?[ -](?P<year>\d{{4}})"),
 )
 _YEAR_FIRST = re.compile(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?:t00:00(?::00(?:\.0+)?)?z?)?")
 _YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})")

@@ -57,12 +57,13 @@ class Score:
 class Campaign:
     """An area, its chosen mutants and what its tests run."""
 
-    area: Area
     tests: Mapping[str, Traced]
+    paths: Mapping[str, Path]
+    texts: Mapping[str, str]  # read once: whoever edits meanwhile must not move the spots
 
     def job(self, module: str, spot: Spot) -> Job[tuple[str, Spot]]:
         chosen = self._tests_of(module, spot)
-        finder = Mutant(module, self.area.sources()[module], spot)
+        finder = Mutant(module, self.paths[module], self.texts[module], spot)
         work = partial(try_mutant, finder, chosen, self.tests.keys())
         return Job((module, spot), work if chosen else lambda _folder: 0, 30 + 5 * sum(chosen.values()))
 
@@ -82,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sample", type=int, default=20, help="mutants of each module; 0 means all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--module", help="only modules whose name ends so")
+    parser.add_argument("--module", action="append", default=[], help="only modules whose name ends so")
     parser.add_argument("areas", nargs="*", metavar="AREA", help=", ".join(area.name for area in AREAS))
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
@@ -90,7 +91,7 @@ def main() -> None:
     if unknown := set(asked.areas) - {area.name for area in chosen}:
         parser.error(f"no area is called {', '.join(sorted(unknown))}: there are {', '.join(a.name for a in AREAS)}")
     _load_what_is_not_ours(chosen)
-    scores = {area.name: _score(area, asked.sample, asked.seed, asked.module or "") for area in chosen}
+    scores = {area.name: _score(area, asked.sample, asked.seed, asked.module) for area in chosen}
     _report(scores, asked.sample, asked.seed)
     sys.exit(any(_percent(of_area) < FLOOR for of_area in scores.values()))
 
@@ -107,10 +108,12 @@ def _load_what_is_not_ours(areas: Sequence[Area]) -> None:
     forget_ours()
 
 
-def _score(area: Area, sample: int, seed: int, ending: str) -> list[Score]:
-    campaign = Campaign(area, _traced(area))
-    scores = {module: Score(module) for module in area.sources() if module.endswith(ending)}
-    jobs = (campaign.job(module, spot) for module in scores for spot in _sampled(area, module, sample, seed))
+def _score(area: Area, sample: int, seed: int, endings: Sequence[str]) -> list[Score]:
+    paths = {name: path for name, path in area.sources().items() if not endings or name.endswith(tuple(endings))}
+    texts = {name: path.read_text() for name, path in paths.items()}
+    campaign = Campaign(_traced(area), paths, texts)
+    scores = {module: Score(module) for module in paths}
+    jobs = (campaign.job(name, spot) for name, text in texts.items() for spot in _sampled(name, text, sample, seed))
     for (module, spot), code in in_forks(jobs, PARALLEL):
         scores[module].note(spot, code)
     return [score for score in scores.values() if score.mutants]
@@ -131,8 +134,8 @@ def _traced(area: Area) -> dict[str, Traced]:
     return tests
 
 
-def _sampled(area: Area, module: str, sample: int, seed: int) -> Iterator[Spot]:
-    every = list(spots(ast.parse(area.sources()[module].read_text())))
+def _sampled(module: str, text: str, sample: int, seed: int) -> Iterator[Spot]:
+    every = list(spots(ast.parse(text)))
     if sample and len(every) > sample:
         every = sorted(random.Random(f"{seed} {module}").sample(every, sample), key=lambda spot: spot.line)
     yield from every

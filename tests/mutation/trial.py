@@ -115,9 +115,9 @@ class Chosen:
 class Mutant(importlib.abc.Loader, importlib.abc.MetaPathFinder):
     """Loads one module with one change."""
 
-    def __init__(self, name: str, path: Path, spot: Spot) -> None:
+    def __init__(self, name: str, path: Path, text: str, spot: Spot) -> None:
         self._name, self._path = name, path
-        self._tree = ast.parse(path.read_text())
+        self._tree = ast.parse(text)
         mutate(list(ast.walk(self._tree))[spot.position], spot.variant)
         ast.fix_missing_locations(self._tree)
 

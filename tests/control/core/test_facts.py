@@ -40,6 +40,7 @@ def _submit(*fields: br.FieldValue) -> Facts:
         ("https://example.com./", "example.com", "https"),
         ("file:///etc/passwd", "", "file"),
         ("javascript:alert(1)", "", "javascript"),
+        (f"http://{'ü' * 64}.example/", "invalid", "http"),
     ],
 )
 def test_an_address_gives_host_and_scheme(url: str, host: str, scheme: str) -> None:
@@ -60,7 +61,8 @@ def test_an_address_gives_host_and_scheme(url: str, host: str, scheme: str) -> N
     ],
 )
 def test_an_address_that_two_parsers_may_read_differently_has_no_valid_scheme(url: str) -> None:
-    assert (_navigate(url).host, _navigate(url).scheme) == ("", "invalid")
+    facts = _navigate(url)
+    assert (facts.host, facts.scheme, facts.intent, facts.sends_data) == ("", "invalid", "view", True)
 
 
 @given(st.text(max_size=60))
@@ -99,6 +101,10 @@ def test_a_click_that_carries_values_is_a_submission_with_its_largest_amount() -
         (_field("Cost", "-50"), 5_000),
         (_field("Total", "0.001"), 1),
         (_field("Total", "1e99"), 2**63 - 1),
+        (_field("Total", "9999999999999999"), 999_999_999_999_999_900),
+        (_field("Total", "10000000000000000"), 2**63 - 1),
+        *((_field(f"Le {word}:", "7"), 700) for word in ("Betrag", "Preis", "Kosten", "Prix", "Montant", "Summe")),
+        *((_field(word, "7"), 700) for word in ("Importe", "Kwota", "Brutto", "Netto", "Price", "Sum", "Net")),
         (_field("Total", "about 3 000 EUR"), 300_000),
         (_field("Invoice TOTAL (EUR)", "０１０"), 1_000),
     ],
@@ -119,9 +125,10 @@ def test_a_plain_click_is_no_submission() -> None:
 
 def test_typing_with_enter_and_pressing_enter_submit() -> None:
     typed = br.BrowserAction(type=br.TypeAction(text="5000", submit=True, target=_field("", "", name="Amount").target))
-    pressed = br.BrowserAction(press_key=br.PressKeyAction(key="Control+Enter"))
     assert facts_of(_browser(typed)).amount_cents == 500_000
-    assert [facts_of(_browser(action)).intent for action in (typed, pressed)] == ["submit", "submit"]
+    keys = [br.BrowserAction(press_key=br.PressKeyAction(key=key)) for key in ("Control+Enter", "NumpadEnter")]
+    for facts in [facts_of(_browser(action)) for action in (typed, *keys)]:
+        assert (facts.intent, facts.sends_data) == ("submit", True)
 
 
 def test_filling_in_a_secret_is_a_login() -> None:
@@ -166,19 +173,80 @@ def test_batches_in_batches_are_flattened_and_bounded() -> None:
     for _ in range(8):
         action = act.Action(batch=act.ActionBatch(actions=[action, act.Action(noop=act.NoopAction())]))
     assert len(list(single_actions(action))) == 9
-    with pytest.raises(InvalidArgument, match="flatten"):
+    with pytest.raises(InvalidArgument, match="flatten") as refused:
         list(single_actions(act.Action(batch=act.ActionBatch(actions=[action]))))
+    assert refused.value.violations[0].field == "action.batch"
 
 
-def test_every_arm_of_the_contract_has_a_name_and_an_intent() -> None:
+def test_a_batch_goes_where_the_first_of_its_actions_goes() -> None:
+    visits = [
+        _browser(br.BrowserAction(navigate=br.NavigateAction(url=url))) for url in ("https://a.example/", "ftp:x")
+    ]
+    runs = [ws.WorkspaceAction(exec=ws.ExecAction(argv=[name], directory=name)) for name in ("ls", "rm")]
+    actions = [act.Action(noop=act.NoopAction()), *visits, *(act.Action(workspace=run) for run in runs)]
+    facts = facts_of(act.Action(batch=act.ActionBatch(actions=actions)))
+    assert (facts.host, facts.scheme, facts.path, facts.program) == ("a.example", "https", "ls", "ls")
+    assert not facts.sends_data
+
+
+def test_a_tools_call_sends_data_to_its_program_and_nothing_does_nothing() -> None:
+    call = facts_of(act.Action(tool=tl.ToolAction(tool="mail")))
+    assert (call.intent, call.program, call.sends_data) == ("call", "mail", True)
+    assert facts_of(act.Action(noop=act.NoopAction())) == Facts(intent="none")
+
+
+def test_every_kind_of_action_has_a_name_in_policies() -> None:
+    named = {
+        "tool.call": act.Action(tool=tl.ToolAction(tool="mail")),
+        "noop": act.Action(noop=act.NoopAction()),
+        "batch": act.Action(batch=act.ActionBatch()),
+        "browser.nothing": act.Action(browser=br.BrowserAction()),
+        "nothing": act.Action(),
+    }
+    assert {name: action_name(action) for name, action in named.items()} == {name: name for name in named}
+
+
+INTENTS = {
+    "browser": {
+        "view": "navigate go_back reload observe scroll wait_for extract screenshot tabs pdf hover",
+        "interact": "click press_key drag handle_dialog",
+        "fill": "type fill fill_form select check",
+        "upload": "upload",
+        "download": "download",
+    },
+    "desktop": {
+        "launch": "launch",
+        "view": "observe scroll settle",
+        "interact": "click key drag window",
+        "fill": "type",
+    },
+    "workspace": {"exec": "exec", "read": "read_file list_files", "write": "write_file", "remove": "remove_file"},
+}
+
+
+def test_every_arm_of_the_contract_has_a_name_and_the_intent_that_policies_know() -> None:
     for kind, message in (
         ("browser", br.BrowserAction),
         ("desktop", dt.DesktopAction),
         ("workspace", ws.WorkspaceAction),
     ):
+        intents = {arm: intent for intent, arms in INTENTS[kind].items() for arm in arms.split()}
         for arm in message.DESCRIPTOR.oneofs_by_name["action"].fields:
             inner = message()
             getattr(inner, arm.name).SetInParent()
             action = act.Action(**{kind: inner})  # pyright: ignore[reportArgumentType]
             assert action_name(action) == f"{kind}.{arm.name}"
-            assert facts_of(action).intent
+            facts = facts_of(action)
+            assert (facts.intent, facts.sends_data) == (intents[arm.name], arm.name == "upload"), arm.name
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        ws.WorkspaceAction(read_file=ws.ReadFileAction(path="a/b")),
+        ws.WorkspaceAction(list_files=ws.ListFilesAction(path="a/b")),
+        ws.WorkspaceAction(remove_file=ws.RemoveFileAction(path="a/b")),
+    ],
+)
+def test_whatever_is_done_to_a_file_its_path_is_a_fact(action: ws.WorkspaceAction) -> None:
+    assert facts_of(act.Action(workspace=action)).path == "a/b"

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.core.inputs import Resolved, files_needed, host_allowed, validate_inputs
+from control.core.inputs import Resolved, files_needed, host_allowed, host_patterns, validate_inputs
+from control.core.templates import parse_template
 from control.templates import installed_templates
 from infra.digest import digest_of
 from infra.errors import InvalidArgument
@@ -31,6 +32,7 @@ def _resolve(spec: MissionSpec, data: bytes = ROWS) -> Resolved:
 def _problems(spec: MissionSpec, data: bytes = ROWS) -> dict[str, str]:
     with pytest.raises(InvalidArgument) as caught:
         _resolve(spec, data)
+    assert caught.value.reason == "BAD_INPUTS"
     return {violation.field: violation.description for violation in caught.value.violations}
 
 
@@ -67,6 +69,16 @@ def test_a_literal_password_is_refused_and_never_repeated_in_the_error() -> None
     assert "hunter2" not in str(_problems(_spec(password="hunter2")))
 
 
+@pytest.mark.parametrize("password", ["{{secret:x}", "{{secret: x}}", "{{secret:x}} ", "{{env:X}}"])
+def test_a_secret_is_given_by_its_name_alone(password: str) -> None:
+    assert "give a secret by name" in _problems(_spec(password=password))["spec.inputs.password"]
+
+
+def test_a_text_may_hold_secrets_and_nothing_else_in_double_braces() -> None:
+    assert _resolve(_spec(username="ann.{{secret:user}}")).inputs["username"] == "ann.{{secret:user}}"
+    assert "double braces" in _problems(_spec(username="{{secret:user}}{{env:X}}"))["spec.inputs.username"]
+
+
 def test_missing_inputs_are_named_with_what_they_are_for() -> None:
     spec = MissionSpec(goal="x", template="data_entry")
     problems = _problems(spec)
@@ -97,12 +109,22 @@ def test_a_link_that_is_no_page_of_the_site_is_refused(link: str) -> None:
 
 
 def test_hosts_that_are_none_are_named_by_their_place() -> None:
-    problems = _problems(_spec(hosts=("127.0.0.1:8000", "http://x/", "*", "a.*.b", "x:0")))
-    assert set(problems) == {f"spec.allowed_hosts[{index}]" for index in (1, 2, 3, 4)}
+    problems = _problems(_spec(hosts=("127.0.0.1:8000", "http://x/", "*", "a.*.b", "x:0", "a" * 64, "ab..c")))
+    assert set(problems) == {f"spec.allowed_hosts[{index}]" for index in (1, 2, 3, 4, 5, 6)}
 
 
 def test_a_list_page_that_cannot_be_told_must_be_given() -> None:
     assert "cannot be told" in _problems(_spec(form="/records/edit"))["spec.inputs.list"]
+
+
+@pytest.mark.parametrize("form", ["/records/add", "/records/add/", "/records/NEW", "/records/create/?next=1"])
+def test_the_list_page_is_the_one_above_the_page_that_adds(form: str) -> None:
+    assert _resolve(_spec(form=form)).inputs["list"] == "http://127.0.0.1:8000/records/"
+
+
+def test_a_mapping_names_columns_that_the_table_has() -> None:
+    problem = _problems(_spec(columns="vendor=Supplier; Total=Amount"))["spec.inputs.columns"]
+    assert problem == "the table has no column 'Total'; it has Number, Vendor"
 
 
 def test_a_table_may_be_written_inline() -> None:
@@ -137,6 +159,51 @@ def test_a_whole_number_with_bounds_takes_nothing_else(steps: str) -> None:
 def test_a_whole_number_within_its_bounds_is_taken() -> None:
     spec = MissionSpec(goal="try", template="self_test", inputs=[Input(name="steps", value="10000")])
     assert validate_inputs(installed_templates()["self_test"], spec, {}).inputs["steps"] == "10000"
+
+
+FREE = parse_template(
+    """
+name: free
+version: 1
+summary: Takes what the others do not.
+runtime: browser
+phases: [nothing]
+example: none
+inputs:
+  - {name: factor, type: number, description: A factor.}
+  - {name: colour, type: choice, choices: [red, blue], default: red, description: A colour.}
+""",
+    "free.yaml",
+)
+
+
+def _free(**inputs: str) -> Resolved:
+    spec = MissionSpec(goal="try", inputs=[Input(name=name, value=value) for name, value in inputs.items()])
+    return validate_inputs(FREE, spec, {})
+
+
+@pytest.mark.parametrize("factor", ["x", "Infinity", "NaN", "1,5"])
+def test_a_number_is_decimal_and_finite(factor: str) -> None:
+    assert _free(factor="-12.50").inputs["factor"] == "-12.50"
+    with pytest.raises(InvalidArgument, match="is no decimal number"):
+        _free(factor=factor)
+
+
+def test_a_choice_is_one_of_those_there_are() -> None:
+    assert [_free().inputs["colour"], _free(colour="blue").inputs["colour"]] == ["red", "blue"]
+    with pytest.raises(InvalidArgument, match="'green' is none of red, blue"):
+        _free(colour="green")
+
+
+def test_without_a_table_the_budget_is_that_of_one_record() -> None:
+    assert _free().max_steps == 1000
+
+
+def test_the_wildcards_of_a_host_are_those_above_its_name_and_an_address_has_none() -> None:
+    assert host_patterns("a.b.c:80") == ("a.b.c:80", "*.b.c:80", "*.c:80")
+    for alone in ("127.0.0.1:8000", "[::ffff:1.2.3.4]:80", "[::1]"):
+        assert host_patterns(alone) == (alone,)
+    assert host_patterns("") == ()
 
 
 def test_an_input_given_twice_is_refused() -> None:

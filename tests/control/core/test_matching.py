@@ -107,14 +107,16 @@ def test_a_mapping_that_names_what_is_not_there_lists_what_is(mapping: str, said
         FormField(ref="2", label="Same"),
         FormField(ref="3", label="Same"),
     ]
-    with pytest.raises(InvalidArgument, match=said):
+    with pytest.raises(InvalidArgument, match=said) as refused:
         match_fields(["Date"], [["x"]], fields, explicit=parse_mapping(mapping))
+    assert refused.value.violations[0].field == "columns"
 
 
 @pytest.mark.parametrize("text", ["Date", "=x", "Date=", "A=b; A=c"])
 def test_a_mapping_that_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(InvalidArgument, match="column=form label"):
+    with pytest.raises(InvalidArgument, match="column=form label") as refused:
         parse_mapping(text)
+    assert refused.value.violations[0].field == "columns"
 
 
 def test_a_required_field_that_no_column_fits_is_named() -> None:
@@ -141,13 +143,93 @@ def test_values_find_their_field_where_names_say_nothing() -> None:
     assert _labels(match_fields(["Contact"], [["a@b.example"]], fields)) == {"Contact": "Reach us at"}
 
 
-def test_autocomplete_tells_what_a_label_does_not() -> None:
-    field = FormField(ref="1", label="??", type="text", autocomplete="billing given-name")
-    assert _labels(match_fields(["First name"], [["Ada"]], [field])) == {"First name": "??"}
+@pytest.mark.parametrize(
+    ("token", "column"),
+    [
+        ("billing given-name", "First name"),
+        ("family-name", "Last name"),
+        ("tel", "Phone"),
+        ("cc-number", "Card"),
+        ("bday", "Birth date"),
+        ("organization", "Company"),
+        ("street-address", "Address"),
+        ("address-line1", "Addr"),
+        ("address-level2", "City"),
+        ("address-level1", "State"),
+        ("postal-code", "Postcode"),
+        ("country-name", "Country"),
+        ("transaction-amount", "Total"),
+        ("transaction-currency", "Currency"),
+        ("email", "E-mail"),
+    ],
+)
+def test_autocomplete_tells_what_a_label_does_not(token: str, column: str) -> None:
+    field = FormField(ref="1", label="??", type="text", autocomplete=token)
+    assert _labels(match_fields([column], [["Ada"]], [field])) == {column: "??"}
 
 
-def test_disabled_and_unfillable_fields_are_never_filled() -> None:
-    assert match_fields(["Internal note", "Save"], [["a", "b"]], ADMIN[10:]).pairs == ()
+def test_the_name_attribute_and_the_hint_tell_what_a_label_does_not() -> None:
+    fields = [FormField(ref="1", label="??", field="supplier"), FormField(ref="2", label="!!", hint="Issue date")]
+    matching = match_fields(["Vendor", "Issue date"], [["x", "y"]], fields)
+    assert _labels(matching) == {"Vendor": "??", "Issue date": "!!"}
+    assert [pair.why for pair in matching.pairs] == ["field name: the same in other words", "hint: the same name"]
+
+
+def test_a_label_is_believed_before_a_name_attribute_and_that_before_a_hint() -> None:
+    labelled = FormField(ref="1", label="Vendor")
+    named = FormField(ref="2", label="??", field="vendor")
+    hinted = FormField(ref="3", label="!!", hint="Vendor")
+    scores = [match_fields(["Vendor"], [["x"]], [field]).pairs[0].score for field in (labelled, named, hinted)]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 3
+    assert all(0 < score <= 1 for score in scores)
+
+
+@pytest.mark.parametrize("kind", ["hidden", "submit", "button", "image", "reset", "file"])
+def test_disabled_and_unfillable_fields_are_never_filled(kind: str) -> None:
+    fields = [FormField(label="Internal note", disabled=True), FormField(label="Save", type=kind)]
+    assert match_fields(["Internal note", "Save"], [["a", "b"]], fields).pairs == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        (FormField(type="date"), "2026-01-01", "soon"),
+        (FormField(type="datetime-local"), "2026-01-01", "soon"),
+        (FormField(type="email"), "a@b.example", "a at b"),
+        (FormField(type="url"), "HTTPS://b.example/x", "b.example"),
+        (FormField(type="tel"), "+41 (0)44 123", "none"),
+        (FormField(type="number"), "12.50", "many"),
+        (FormField(type="range"), "7", "many"),
+        (FormField(type="checkbox"), "yes", "perhaps"),
+        (FormField(options=["Travel", "Food"]), "travel", "Rent"),
+    ],
+)
+def test_values_of_another_kind_keep_a_column_from_a_field_whose_name_is_only_alike(
+    field: FormField, good: str, bad: str
+) -> None:
+    field.label = "Main thing"
+    assert _labels(match_fields(["Thing"], [[good], [" "], [good]], [field])) == {"Thing": "Main thing"}
+    assert match_fields(["Thing"], [[good], [bad]], [field]).unmatched_columns == ("Thing",)
+
+
+def test_values_of_another_kind_do_not_keep_a_column_from_a_field_of_its_very_name() -> None:
+    assert _labels(match_fields(["Due"], [["soon"]], [FormField(label="Due:", type="date")])) == {"Due": "Due:"}
+
+
+def test_values_that_fit_make_a_weak_name_stronger_and_never_more_than_sure() -> None:
+    plain, typed = FormField(ref="1", label="Main contact"), FormField(ref="2", label="Main contact", type="email")
+    weak, strong = (match_fields(["Contact"], [["a@b.example"]], [field]).pairs[0].score for field in (plain, typed))
+    assert weak < strong < 1
+    exact = FormField(ref="3", label="Contact", type="email")
+    assert match_fields(["Contact"], [["a@b.example"]], [exact]).pairs[0].score == 1.0
+
+
+def test_what_the_mission_names_is_not_given_to_another() -> None:
+    fields = [FormField(ref="1", label="Notes"), FormField(ref="2", label="Memo")]
+    matching = match_fields(["Notes", "Memo"], [["a", "b"]], fields, explicit={"Notes": "Memo"})
+    assert _labels(matching) == {"Notes": "Memo", "Memo": "Notes"}
+    assert (matching.pairs[0].score, matching.pairs[0].why) == (1.0, "named by the mission")
 
 
 @given(st.lists(TEXT, max_size=5, unique=True), st.lists(TEXT, max_size=5))
@@ -174,6 +256,31 @@ def test_the_assignment_is_the_heaviest_of_all(weights: list[list[int]]) -> None
     chosen = heaviest(pairs)
     assert round(10 * sum(pair.score for pair in chosen)) == best
     assert len({pair.field.ref for pair in chosen}) == len({pair.column for pair in chosen}) == len(chosen)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "score"),
+    [
+        ("postalCode", "Postal code:", 1.0),
+        ("E-mail", "e mail", 1.0),
+        ("E-Mail", "Email", 1.0),
+        ("Post code", "POSTCODE", 1.0),
+        ("User name", "username", 1.0),
+        *((f"{idle} Colour", "Colour", 1.0) for idle in ["the", "a", "an", "of", "for", "your", "please", "enter"]),
+        *((f"{idle} Colour", "Colour", 1.0) for idle in ["required", "optional", "der", "die", "das"]),
+        ("The", "the", 1.0),
+        ("Vendor", "Supplier", 0.95),
+        ("Invoice number", "No. of invoice", 0.95),
+        ("Number", "Invoice number", 0.65),
+        ("Shipping address", "Billing address", 0.3667),
+        ("Kommentierung", "Komentierung", 0.816),
+        ("Colour", "Shape", 0.0),
+        ("", "Colour", 0.0),
+        ("Colour", "", 0.0),
+    ],
+)
+def test_how_alike_names_are(one: str, other: str, score: float) -> None:
+    assert likeness(one, other).score == score
 
 
 @given(TEXT, TEXT)

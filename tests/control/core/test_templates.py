@@ -34,6 +34,16 @@ def test_every_installed_template_is_sound_and_shown_to_clients() -> None:
     assert contract.inputs[8].default_value == "Save"
 
 
+@pytest.mark.parametrize("kind", ["text", "url", "link", "table", "secret", "number", "choice"])
+def test_clients_see_an_input_as_the_template_declares_it(kind: str) -> None:
+    choices = ", choices: [a, b], default: b, required: false" if kind == "choice" else ", required: true"
+    text = GOOD.replace("type: url, required: true", f"type: {kind}{choices}")
+    [shown] = parse_template(text, "visit.yaml").contract().inputs
+    assert shown.type == pb.InputType.Value(f"INPUT_TYPE_{kind.upper()}")
+    assert (list(shown.choices), shown.default_value) == ((["a", "b"], "b") if kind == "choice" else ([], ""))
+    assert (shown.name, shown.description, shown.required) == ("site", "Where.", kind != "choice")
+
+
 def test_every_phase_of_an_installed_template_is_one_that_can_be_planned() -> None:
     for template in installed_templates().values():
         assert set(template.phases) <= set(PHASES), template.name
@@ -50,6 +60,10 @@ def test_every_phase_of_an_installed_template_is_one_that_can_be_planned() -> No
         (GOOD + "surprise: 1", "visit.yaml.surprise"),
         (GOOD.replace("url", "uri"), "visit.yaml.inputs.0.type"),
         (GOOD.replace("type: url", "type: choice"), "`choices` belong"),
+        (
+            GOOD.replace("type: url", "type: choice, choices: [a], default: b").replace("true", "false"),
+            "none of the ch",
+        ),
         (GOOD.replace("required: true", "required: true, default: x"), "do not call it required"),
         (GOOD.replace("required: true", "least: 1, most: 2"), "`least` and `most` belong together"),
         (GOOD.replace("type: url", "type: number, least: 1"), "`least` and `most` belong together"),

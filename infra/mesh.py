@@ -87,7 +87,7 @@ class Runtime:
 
     def channel(self, service: str) -> grpc.aio.Channel:
         """To a service by name: in the process that settings.peers names, else in this one. Acts with role internal."""
-        address = self.settings.peers.get(service, self.address)
+        address = self._address(service)
         if address not in self._channels:
             spans = self.telemetry.client_interceptors()  # they make their spans on the wire
             self._channels[address] = dial(
@@ -96,10 +96,17 @@ class Runtime:
                 readiness=Readiness.WAIT,
                 deadline=self.settings.default_deadline,
                 interceptors=spans,
-                local=self.local if address == self.address and not spans else None,
+                local=self.local if self.near(service) else None,
             )
             self._stack.push_async_callback(self._channels[address].close)
         return self._channels[address]
+
+    def near(self, service: str) -> bool:
+        """Whether unary calls to a service by name need no wire, provided that this process serves it."""
+        return self._address(service) == self.address and not self.telemetry.client_interceptors()
+
+    def _address(self, service: str) -> str:
+        return self.settings.peers.get(service, self.address)
 
     async def shared(self, opener: _Opener[_T]) -> _T:
         """What `opener` opens: once per process, whoever asks first; closed after all services. Call it in open()."""

@@ -89,6 +89,8 @@ class AgentFs:
 
     async def _show(self, run_id: str, part: str, shown: list[tuple[str, str]]) -> None:
         """Only a view: a full disk must neither stop the run for it nor refuse a mission that is durable."""
+        if not shown:
+            return
         try:
             await asyncio.to_thread(self._link_all, run_id, part, shown)
         except OSError as error:

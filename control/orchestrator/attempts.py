@@ -44,6 +44,16 @@ class RunMoved(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """An attempt that policy allows, and the worker that has room for it."""
+
+    link: WorkerLink
+    record: st.NodeRecord
+    number: int
+    events: tuple[ev.EventBody, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Attempts:
     """Carries out attempts of one run."""
 
@@ -80,7 +90,7 @@ class Attempts:
         if self.ledger.state.spec.dry_run:
             await self.ledger.commit((decided, _judged_only(move.record, decision)), basis=basis)
         elif decision.verdict == pol.VERDICT_ALLOW:
-            await self._intend(move, digest, decided, approval, basis)
+            await self._intend(replace(move, approval=approval), digest, decided, basis)
         elif decision.verdict == pol.VERDICT_ASK:
             await self._ask(move, digest, decision, basis)
         else:
@@ -114,15 +124,38 @@ class Attempts:
             raise NoWorker(kind, preferred)
         return link
 
-    async def _intend(
-        self,
-        move: Attempt,
-        digest: str,
-        decided: ev.EventBody,
-        approval: st.ApprovalRecord | None,
-        basis: int,
-    ) -> None:
-        link = self._worker(move.record)
+    def at_once(self, move: Attempt) -> Ready | None:
+        """An attempt that may begin without waiting for a worker, policy or a person; nothing when it may not."""
+        state = self.ledger.state
+        if move.approval is not None or state.blocked_reason or state.spec.dry_run:
+            return None
+        try:
+            link = self._worker(move.record)
+        except NoWorker:
+            return None
+        decision = self.judge.at_once(self.ledger, move.record, now_ms=self.clock.now_ms())
+        if decision is None or decision.verdict != pol.VERDICT_ALLOW:
+            return None
+        return self._ready(link, move, digest_message(move.record.node.step.action), _decided(move, decision))
+
+    def assign_intended(self, ready: Ready) -> bool:
+        """Sends an attempt, if its intent is in the journal and still open."""
+        attempt = self.ledger.folded.attempt(ready.record.node.node_id, ready.number)
+        if attempt is None or not attempt.open:
+            return False
+        self.assign(ready.link, ready.record, attempt)
+        return True
+
+    async def _intend(self, move: Attempt, digest: str, decided: ev.EventBody, basis: int) -> None:
+        ready = self._ready(self._worker(move.record), move, digest, decided)
+        consume = ApprovalUse(move.approval.approval_id, digest) if move.approval else None
+        with ready.link.one_credit():
+            also = Also(under_control=True, consume=consume)
+            if not await self.ledger.commit(ready.events, also, basis=basis):
+                raise RunMoved
+            self.assign_intended(ready)
+
+    def _ready(self, link: WorkerLink, move: Attempt, digest: str, decided: ev.EventBody) -> Ready:
         intended = ev.StepIntended(
             step_id=move.record.node.node_id,
             attempt=move.number,
@@ -131,16 +164,10 @@ class Attempts:
             action_digest=digest,
             effect_class=move.record.node.step.action.effect_class,
             decision_id=decided.policy_decided.decision.decision_id,
-            approval_id=approval.approval_id if approval else "",
+            approval_id=move.approval.approval_id if move.approval else "",
         )
-        consume = ApprovalUse(approval.approval_id, digest) if approval else None
         events = (*self._unblocked(), decided, ev.EventBody(step_intended=intended))
-        with link.one_credit():
-            if not await self.ledger.commit(events, Also(under_control=True, consume=consume), basis=basis):
-                raise RunMoved
-            attempt = self.ledger.folded.attempt(intended.step_id, intended.attempt)
-            if attempt is not None:
-                self.assign(link, move.record, attempt)
+        return Ready(link, move.record, move.number, events)
 
     async def _ask(self, move: Attempt, digest: str, decision: pol.Decision, basis: int) -> None:
         approval_id, summary = self.ids.ulid(), _summary(self.ledger, move.record)

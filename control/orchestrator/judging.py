@@ -11,6 +11,7 @@ from control.core.moments import ms_of
 from control.orchestrator.ledger import Ledger
 from infra.auth import acting_for
 from infra.errors import SkyError
+from infra.local import without_waiting
 from infra.status import from_rpc_error
 from skyagent.policy.v1 import decision_pb2 as pol
 from skyagent.policy.v1 import policy_service_pb2 as api
@@ -32,6 +33,17 @@ class Judge:
     """The policy engine as an owner sees it."""
 
     policy: rpc.PolicyServiceAsyncStub
+    near: bool = False
+    """Whether the engine is in this process, so that most of its decisions are not waited for."""
+
+    def at_once(self, ledger: Ledger, record: st.NodeRecord, *, now_ms: int) -> pol.Decision | None:
+        """The decision on an action that nobody was asked about, if it can be had without waiting for anything."""
+        if not self.near:
+            return None
+        try:
+            return without_waiting(self.decide(ledger, record, approved=False, now_ms=now_ms))
+        except PolicyUnavailable:
+            return None
 
     async def decide(self, ledger: Ledger, record: st.NodeRecord, *, approved: bool, now_ms: int) -> pol.Decision:
         """The decision on a step's action.

@@ -100,18 +100,21 @@ class Ledger:
             await self._write(events, also)
             return True
 
-    async def commit_now(self, decide: Decide, also: Also = Also(), *, follow: Decide | None = None) -> bool:
+    async def commit_now(
+        self, decide: Decide, also: Also = Also(), *, follow: Decide | None = None, begin: Decide | None = None
+    ) -> bool:
         """Adds what is decided on the state as it is at that moment; with no events nothing is written.
 
-        `follow` decides, without waiting for anything, what else the same commit adds once these events are folded;
-        when it fails, they are written without.
+        `follow` decides, without waiting for anything, what else the same commit adds once these events are folded,
+        and `begin` in the same way which intent comes after that; when one fails, the commit is made without it.
 
-        Raises what `commit` raises.
+        Raises what `commit` raises; ControlMoved only when control is asked for, or for what `begin` decided.
         """
+        further = [each for each in (follow, begin) if each is not None]
         async with self._lock:
             while events := decide(self.folded):
                 try:
-                    await self._write(events, also, follow)
+                    await self._write(events, also, further)
                 except StaleHead:  # what a former owner of this process had under way came in: it is folded now
                     log.info("run.head_moved", run_id=self.head.run_id, seq=self.state.seq)
                     continue
@@ -132,28 +135,29 @@ class Ledger:
         """What came of an attempt, when it is still needed."""
         return self.outcomes.get(attempt.finished_seq)
 
-    async def _write(self, events: Sequence[ev.EventBody], also: Also, follow: Decide | None = None) -> None:
+    async def _write(self, events: Sequence[ev.EventBody], also: Also, further: Sequence[Decide] = ()) -> None:
         try:
-            await self.journal.append(await self._appending(events, also, follow))
+            await self.journal.append(await self._appending(events, also, further))
         except SkyError:
             await self.load()
             raise
         self._forget()
         await self._snapshot()
 
-    async def _appending(self, events: Sequence[ev.EventBody], also: Also, follow: Decide | None) -> Append:
+    async def _appending(self, events: Sequence[ev.EventBody], also: Also, further: Sequence[Decide]) -> Append:
         """Folds the events first: what lists show is written in the same commit as they are."""
         now_ms, before = self.clock.now_ms(), self.state.seq
         self._fold(events, now_ms)
-        if follow is not None:
+        for decide in further:
             try:
-                further = follow(self.folded)
-                self._fold(further, now_ms)
-                events = (*events, *further)
+                more = decide(self.folded)
+                self._fold(more, now_ms)
             except Exception as error:  # noqa: BLE001 -- whatever it is, it must not keep the events out
                 log.error("run.nothing_followed", run_id=self.head.run_id, error=error)  # noqa: TRY400 -- it adds the traceback
                 await self.load()
                 self._fold(events, now_ms)
+                break
+            events = (*events, *more)
         return self._append(events, also, now_ms, before)
 
     def _fold(self, events: Sequence[ev.EventBody], now_ms: int) -> None:
@@ -170,7 +174,7 @@ class Ledger:
             expect_seq=before,
             events=tuple(EventDraft.of(body) for body in events),
             append_id=self.ids.ulid(),
-            control_gen=self.control_gen if also.under_control else None,
+            control_gen=self.control_gen if also.under_control or _intends(events) else None,
             consume=also.consume,
             applied_commands=also.applied,
             new_approvals=also.questions,
@@ -204,6 +208,11 @@ class Ledger:
             await self.journal.save_snapshot(Snapshot(self.head.run_id, self.state.seq, self.head.fold_version, kept))
         except SkyError as error:  # the events are durable: without it the next owner only folds longer
             log.warning("snapshot.not_saved", run_id=self.head.run_id, error=error)
+
+
+def _intends(events: Sequence[ev.EventBody]) -> bool:
+    """Whether an attempt begins with these events: a command that is not applied yet forbids it."""
+    return any(event.HasField("step_intended") for event in events)
 
 
 def _needed(folded: RunFold) -> set[int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from control.agentfs import AgentFs
 from control.core.check import Checks
@@ -13,8 +14,10 @@ from control.core.dispatch import next_move
 from control.core.moves import Record
 from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold, terminal
 from control.core.validate import judge
+from control.journal import ControlMoved
 from control.journal.folding import event_of
 from control.orchestrator.evidence import MOST_REFUSALS, not_stored, without
+from control.orchestrator.joining import Joining
 from control.orchestrator.ledger import Ledger
 from control.orchestrator.links import Key, WorkerLink
 from infra.blobs import BlobStore
@@ -51,6 +54,8 @@ class Results:
     agentfs: AgentFs
     blobs: BlobStore
     woken: asyncio.Event
+    joining: Callable[[], Joining]
+    """Makes what lets the next attempt begin by the commit of a result."""
     reports: deque[Report] = field(default_factory=deque[Report])
     _closed: bool = False
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,14 +110,33 @@ class Results:
 
     async def _take(self, report: Report, key: Key, attempt: st.AttemptRecord) -> None:
         await self.agentfs.grant(self.ledger.state.tenant, blob_refs(report.result.outcome))
+        went_on = False
         if attempt.open or not await self._recorded_late(key, attempt):
-            makes_files = bool(report.result.outcome.browser.files)  # those are listed, too: the driver's business
-            follow = None if makes_files else self._judged
-            await self.ledger.commit_now(lambda folded: events_of(folded, report), follow=follow)
-        report.link.recorded(report.result.key)
-        self.woken.set()
+            went_on = await self._commit(report)
+        else:
+            report.link.recorded(report.result.key)
+        if not went_on:
+            self.woken.set()
         prefix = f"{self.ledger.state.seq:05d}"
         await self.agentfs.show_evidence(key.run_id, prefix, report.result.outcome.blobs)
+
+    async def _commit(self, report: Report) -> bool:
+        """Records a result with what can be said and begun at once; whether the next attempt began.
+
+        A command forbids the attempt, never the result, which is then recorded without it.
+        """
+        decide = partial(events_of, report=report)
+        # Files are listed, too: the driver's business.
+        follow = None if report.result.outcome.browser.files else self._judged
+        try:
+            with self.joining() as joining:
+                await self.ledger.commit_now(decide, follow=follow, begin=joining.events)
+                report.link.recorded(report.result.key)
+                return joining.send()
+        except ControlMoved:
+            await self.ledger.commit_now(decide, follow=follow)
+            report.link.recorded(report.result.key)
+            return False
 
     def _judged(self, folded: RunFold) -> Sequence[ev.EventBody]:
         """What the core says of a result at once, so that both take one commit; what it has to ask for comes later."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from control.agentfs import shared_agentfs
 from control.journal import Node, RunHead, shared_journal
 from control.orchestrator.attempts import Attempts
 from control.orchestrator.driver import Driver
+from control.orchestrator.joining import Joining
 from control.orchestrator.judging import Judge
 from control.orchestrator.ledger import Ledger
 from control.orchestrator.links import WorkerLinks
@@ -32,14 +34,14 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     blobs = await runtime.shared(shared_blobs)
     agentfs = await runtime.shared(shared_agentfs)
     node = Node(runtime.settings.node_id, runtime.ids.uuid())
-    judge = Judge(policy_rpc.PolicyServiceStub(runtime.channel("policy-engine")))
+    judge = Judge(policy_rpc.PolicyServiceStub(runtime.channel("policy-engine")), runtime.near("policy-engine"))
     links, templates = WorkerLinks(), installed_templates()
 
     def new_driver(head: RunHead) -> Driver:
         ledger = Ledger(journal, runtime.clock, runtime.ids, head)
         attempts = Attempts(ledger, links, judge, runtime.clock, runtime.ids, runtime.telemetry)
         woken = asyncio.Event()
-        results = Results(ledger, agentfs, blobs, woken)
+        results = Results(ledger, agentfs, blobs, woken, partial(Joining, attempts))
         return Driver(
             ledger=ledger,
             attempts=attempts,

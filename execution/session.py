@@ -18,7 +18,7 @@ from execution.vitals import Vitals
 from infra.log import event_logger
 from skyagent.execution.v1 import worker_service_pb2 as pb
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAX_RESIDENT_RUNS: Final = 4096  # the contract's bound; the next Hello names the next ones
 MAX_UNRELEASED: Final = 2048  # outcomes that nobody records; then no more work is asked for
 

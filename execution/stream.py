@@ -14,9 +14,11 @@ from grpc.aio import AioRpcError, StreamStreamCall
 from infra.clock import Clock
 from infra.errors import DeadlineExceeded, Internal, SkyError, Unavailable
 from infra.ids import Ids
+from infra.outbox import MOST_FRAMES, Outbox
 from infra.status import from_rpc_error
 from skyagent.execution.v1 import worker_service_pb2 as pb
 
+MANY_FRAMES = 2  # the protocol version from which on a message may carry several frames
 MAX_WAITING = 4096  # frames for the writer; more means that the other side does not read
 HANDSHAKE_DEADLINE = 10.0  # seconds from dialling to Welcome
 
@@ -29,7 +31,8 @@ class ControlStream:
     def __init__(self, call: Call, clock: Clock) -> None:
         self._call = call
         self._clock = clock
-        self._outbox: asyncio.Queue[pb.ControlRequest | None] = asyncio.Queue(MAX_WAITING)
+        self._outbox: Outbox[pb.ControlRequest] = Outbox()
+        self._most_frames = 1
         self._sent_seq = 0
         self._applied_seq = 0
         self._expired = False
@@ -47,19 +50,19 @@ class ControlStream:
 
     def send(self, frame: pb.ControlRequest) -> None:
         """A frame that matters. When the other side does not read, the stream ends: the next one tells it again."""
-        try:
-            self._outbox.put_nowait(frame)
-        except asyncio.QueueFull:
+        if len(self._outbox) < MAX_WAITING:
+            self._outbox.put(frame)
+        else:
             self.close()
 
     def offer(self, frame: pb.ControlRequest) -> None:
         """A frame that may be dropped, for instance progress."""
-        if self._outbox.qsize() < MAX_WAITING // 2:
-            self._outbox.put_nowait(frame)
+        if len(self._outbox) < MAX_WAITING // 2:
+            self._outbox.put(frame)
 
     async def finish(self) -> None:
         """Says nothing more after what was said so far, and returns when the control plane has ended the stream."""
-        self._outbox.put_nowait(None)
+        self._outbox.close()
         await self._ended.wait()
 
     def close(self) -> None:
@@ -83,13 +86,14 @@ class ControlStream:
 
     async def _handshake(self, hello: pb.ControlRequest) -> pb.Welcome | SkyError:
         try:
-            await self._put(hello)
+            await self._put([hello])
             frame = await self._call.read()
         except (AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError) as error:
             return self._ended_by(error)
         if not isinstance(frame, pb.ControlResponse) or frame.WhichOneof("frame") != "welcome":
             return Internal("NO_WELCOME", "the control plane did not answer Hello by Welcome; is it another service?")
         self._applied_seq = frame.seq
+        self._most_frames = MOST_FRAMES if frame.welcome.protocol_version >= MANY_FRAMES else 1
         return frame.welcome
 
     async def _expire(self) -> None:
@@ -106,30 +110,33 @@ class ControlStream:
                 return self._ended_by(error)
             if not isinstance(frame, pb.ControlResponse):
                 return None
-            if frame.seq <= self._applied_seq:
-                continue
-            if frame.seq != self._applied_seq + 1:
-                self.close()
-                return Internal(
-                    "FRAME_LOST", f"frame {self._applied_seq + 1} is missing: frame {frame.seq} came instead"
-                )
-            apply(frame)
-            self._applied_seq = frame.seq
+            for each in (frame, *frame.more):
+                if each.seq > self._applied_seq + 1:
+                    self.close()
+                    return Internal(
+                        "FRAME_LOST", f"frame {self._applied_seq + 1} is missing: frame {each.seq} came instead"
+                    )
+                if each.seq > self._applied_seq:
+                    apply(each)
+                    self._applied_seq = each.seq
 
     async def _write(self, sent: Callable[[pb.ControlRequest], None]) -> None:
         try:
-            while (frame := await self._outbox.get()) is not None:
-                await self._put(frame)
-                sent(frame)
+            while frames := await self._outbox.take(self._most_frames):
+                await self._put(frames)
+                for frame in frames:
+                    sent(frame)
             await self._call.done_writing()
         except (AioRpcError, asyncio.InvalidStateError):
             # The call is over, and the reader learns why; cancelling it now could hide what it was ended with.
             return
 
-    async def _put(self, frame: pb.ControlRequest) -> None:
-        self._sent_seq += 1
-        frame.seq, frame.ack = self._sent_seq, self._applied_seq
-        await self._call.write(frame)
+    async def _put(self, frames: list[pb.ControlRequest]) -> None:
+        for frame in frames:
+            self._sent_seq += 1
+            frame.seq, frame.ack = self._sent_seq, self._applied_seq
+        frames[0].more.extend(frames[1:])
+        await self._call.write(frames[0])
 
     def _ended_by(self, error: AioRpcError | asyncio.InvalidStateError | asyncio.CancelledError) -> SkyError:
         if isinstance(error, AioRpcError):

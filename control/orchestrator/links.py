@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from infra.outbox import MOST_FRAMES, Outbox
 from skyagent.execution.v1 import worker_service_pb2 as wire
+
+MANY_FRAMES = 2
+"""The protocol version from which on a message may carry several frames."""
 
 
 class Key(NamedTuple):
@@ -49,9 +53,7 @@ class WorkerLink:
     hello: wire.Hello
     session_id: str
     since: float
-    outbox: asyncio.Queue[wire.ControlResponse | None] = field(
-        default_factory=asyncio.Queue["wire.ControlResponse | None"]
-    )
+    outbox: Outbox[wire.ControlResponse] = field(default_factory=Outbox["wire.ControlResponse"])
     standing: dict[Key, Standing] = field(default_factory=dict[Key, Standing])
     credits: int = 0
     leaving: bool = False
@@ -73,11 +75,16 @@ class WorkerLink:
     def kind(self) -> str:
         return self.hello.capabilities.kind
 
+    @property
+    def most_frames(self) -> int:
+        """How many frames one message to it may carry."""
+        return MOST_FRAMES if self.hello.protocol_version >= MANY_FRAMES else 1
+
     def send(self, frame: wire.ControlResponse) -> None:
         """Queues a frame; the stream's writer sends it in order."""
         self._sent += 1
         frame.seq, frame.ack = self._sent, self.applied_seq
-        self.outbox.put_nowait(frame)
+        self.outbox.put(frame)
 
     @contextmanager
     def one_credit(self) -> Generator[None]:
@@ -122,7 +129,7 @@ class WorkerLink:
 
     def close(self) -> None:
         """Ends the stream once everything queued was sent."""
-        self.outbox.put_nowait(None)
+        self.outbox.close()
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from infra.settings import LeaseSettings
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.execution.v1 import worker_service_pb2_grpc as rpc
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 log = event_logger(__name__)
 
@@ -115,7 +115,8 @@ class WorkerServicer(rpc.WorkerServiceServicer):
         link = WorkerLink(hello, self._ids.ulid(), self._clock.monotonic(), applied_seq=first.seq)
         link.standing = {Key.of(held.key): Standing.HELD for held in hello.held}
         runs = {held.key.run_id for held in hello.held} | set(hello.capabilities.resident_runs)
-        welcome = wire.Welcome(session_id=link.session_id, node_id=self._node_id, protocol_version=PROTOCOL_VERSION)
+        welcome = wire.Welcome(session_id=link.session_id, node_id=self._node_id)
+        welcome.protocol_version = min(hello.protocol_version, PROTOCOL_VERSION)
         welcome.ended_runs.extend(await self._runs.ended(runs))
         welcome.heartbeat_interval.FromMilliseconds(int(self._lease.heartbeat * 1000))
         welcome.lease_ttl.FromMilliseconds(int(self._lease.ttl * 1000))
@@ -138,15 +139,17 @@ class WorkerServicer(rpc.WorkerServiceServicer):
     async def _write(
         self, link: WorkerLink, context: grpc.aio.ServicerContext[wire.ControlRequest, wire.ControlResponse]
     ) -> None:
-        while (frame := await link.outbox.get()) is not None:
-            await context.write(frame)
+        while frames := await link.outbox.take(link.most_frames):
+            frames[0].more.extend(frames[1:])
+            await context.write(frames[0])
         if self._links.by_id.get(link.worker_id) is not link:
             raise Conflict("SUPERSEDED", f"another stream of worker {link.worker_id!r} took over")
 
     async def _read(self, link: WorkerLink, frames: AsyncIterator[wire.ControlRequest]) -> None:
         async for request in frames:
-            await self._handle(link, request)
-            link.applied_seq = request.seq
+            for frame in (request, *request.more):
+                await self._handle(link, frame)
+                link.applied_seq = frame.seq
         link.close()
 
     async def _handle(self, link: WorkerLink, request: wire.ControlRequest) -> None:

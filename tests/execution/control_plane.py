@@ -40,6 +40,7 @@ class Link:
         self.lease_ttl = 30.0
         self.ended = asyncio.Event()
         self.order: list[str] = []
+        self.messages = 0
         self._frames: defaultdict[str, asyncio.Queue[pb.ControlRequest]] = defaultdict(asyncio.Queue)
         self._outbox: asyncio.Queue[pb.ControlResponse | SkyError | None] = asyncio.Queue()
         self._heard = 0
@@ -49,7 +50,13 @@ class Link:
         return (await self.next("hello")).hello
 
     def welcome(
-        self, *, lease_ttl: float = 30.0, heartbeat: float = 5.0, ended_runs: Sequence[str] = (), node: str = "node-1"
+        self,
+        *,
+        lease_ttl: float = 30.0,
+        heartbeat: float = 5.0,
+        ended_runs: Sequence[str] = (),
+        node: str = "node-1",
+        version: int = 1,
     ) -> None:
         self.lease_ttl = lease_ttl
         self.send(
@@ -60,7 +67,7 @@ class Link:
                     lease_ttl=seconds(lease_ttl),
                     heartbeat_interval=seconds(heartbeat),
                     ended_runs=ended_runs,
-                    protocol_version=1,
+                    protocol_version=version,
                 )
             )
         )
@@ -126,17 +133,22 @@ class Link:
             await self.ended.wait()
 
     async def listen(self, requests: AsyncIterator[pb.ControlRequest]) -> None:
-        async for frame in requests:
-            assert frame.seq == self._heard + 1, f"frame {frame.seq} after {self._heard}"
-            assert frame.ack <= self._said
-            self._heard = frame.seq
-            kind = cast("str", frame.WhichOneof("frame"))
-            self.order.append(kind)
-            self._frames[kind].put_nowait(frame)
-            if kind == "heartbeat" and self.renewing:
-                renewed = pb.Renewed(leases=frame.heartbeat.running, lease_ttl=seconds(self.lease_ttl))
-                self.send(pb.ControlResponse(renewed=renewed))
+        async for message in requests:
+            self.messages += 1
+            for frame in (message, *message.more):
+                self._hear(frame)
         self.ended.set()
+
+    def _hear(self, frame: pb.ControlRequest) -> None:
+        assert frame.seq == self._heard + 1, f"frame {frame.seq} after {self._heard}"
+        assert frame.ack <= self._said
+        self._heard = frame.seq
+        kind = cast("str", frame.WhichOneof("frame"))
+        self.order.append(kind)
+        self._frames[kind].put_nowait(frame)
+        if kind == "heartbeat" and self.renewing:
+            renewed = pb.Renewed(leases=frame.heartbeat.running, lease_ttl=seconds(self.lease_ttl))
+            self.send(pb.ControlResponse(renewed=renewed))
 
     async def speak(self, context: Context) -> SkyError | None:
         """Says what the test says; returns how it wants the stream to end."""

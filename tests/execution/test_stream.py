@@ -38,8 +38,8 @@ class Line:
     heard: list[pb.ControlResponse] = field(default_factory=list[pb.ControlResponse])
     sent: list[pb.ControlRequest] = field(default_factory=list[pb.ControlRequest])
 
-    async def welcomed(self) -> None:
-        self.link.welcome()
+    async def welcomed(self, version: int = 1) -> None:
+        self.link.welcome(version=version)
         assert isinstance(await self.greeting, pb.Welcome)
 
     async def converse(self) -> None:
@@ -105,6 +105,46 @@ async def test_a_frame_that_is_missing_ends_the_stream(plane: ControlPlane) -> N
             await on.converse()
         assert [frame.seq for frame in on.heard] == [2]
         await on.link.gone()
+
+
+@pytest.mark.parametrize(("version", "messages"), [(1, 4), (2, 2)])
+async def test_frames_that_are_ready_together_travel_together_if_the_other_side_knows_that(
+    plane: ControlPlane, version: int, messages: int
+) -> None:
+    async with line(plane) as on:
+        await on.welcomed(version)
+        for steps in (1, 2, 3):
+            on.stream.send(credit(steps))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(on.converse())
+            heard = [await on.link.next("credit") for _ in range(3)]
+            on.link.close()
+    assert [frame.seq for frame in heard] == [2, 3, 4]
+    assert [frame.credit.steps for frame in on.sent] == [1, 2, 3]
+    assert on.link.messages == messages
+
+
+async def test_frames_that_come_together_are_applied_in_order_and_each_once(plane: ControlPlane) -> None:
+    async with line(plane) as on:
+        await on.welcomed(version=2)
+        together = inspect(2)
+        together.more.extend([inspect(2), inspect(3)])
+        on.link.send(together)
+        on.link.send(inspect(4))
+        on.link.close()
+        await on.converse()
+        assert [frame.seq for frame in on.heard] == [2, 3, 4]
+
+
+async def test_a_frame_that_is_missing_among_others_ends_the_stream(plane: ControlPlane) -> None:
+    async with line(plane) as on:
+        await on.welcomed(version=2)
+        together = inspect(2)
+        together.more.append(inspect(4))
+        on.link.send(together)
+        with pytest.raises(Internal, match="frame 3 is missing"):
+            await on.converse()
+        assert [frame.seq for frame in on.heard] == [2]
 
 
 async def test_a_first_frame_that_is_no_welcome_is_refused(plane: ControlPlane) -> None:

@@ -48,7 +48,7 @@ async def test_introduces_itself_and_asks_for_as_much_work_as_it_can_do(
         link = await plane.accept()
         hello = await link.hello()
         assert link.metadata["authorization"] == "Bearer sesame"
-        assert (hello.worker_id, hello.protocol_version) == ("noop-1", 1)
+        assert (hello.worker_id, hello.protocol_version) == ("noop-1", 2)
         assert hello.capabilities.kind == "noop"
         assert hello.capabilities.actions == ["noop/1"]
         assert hello.capabilities.labels == {"zone": "a"}

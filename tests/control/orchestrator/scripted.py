@@ -65,6 +65,8 @@ class ScriptedWorker:
     stub: rpc.WorkerServiceAsyncStub
     journal_id: str
     worker_id: str = "noop-1"
+    version: int = 1
+    messages: int = 0
     frames: asyncio.Queue[wire.ControlResponse] = field(default_factory=asyncio.Queue[wire.ControlResponse])
     ended_with: asyncio.Future[grpc.StatusCode] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -74,10 +76,13 @@ class ScriptedWorker:
     )
     _sent: int = 0
 
-    def say(self, frame: wire.ControlRequest) -> None:
-        self._sent += 1
-        frame.seq = self._sent
-        self._outbox.put_nowait(frame)
+    def say(self, *frames: wire.ControlRequest) -> None:
+        """Sends a frame, or several in one message."""
+        for frame in frames:
+            self._sent += 1
+            frame.seq = self._sent
+        frames[0].more.extend(frames[1:])
+        self._outbox.put_nowait(frames[0])
 
     def hello(self, held: Iterable[wire.HeldStep] = ()) -> None:
         able = wire.Capabilities(kind="noop", actions=["noop/1"], max_concurrent_steps=4)
@@ -87,7 +92,7 @@ class ScriptedWorker:
             journal_id=self.journal_id,
             capabilities=able,
             held=held,
-            protocol_version=1,
+            protocol_version=self.version,
         )
         self.say(wire.ControlRequest(hello=hello))
 
@@ -129,8 +134,10 @@ class ScriptedWorker:
     async def speak(self) -> None:
         call = self.stub.Control(self._said())
         try:
-            async for frame in call:
-                self.frames.put_nowait(frame)
+            async for message in call:
+                self.messages += 1
+                for frame in (message, *message.more):
+                    self.frames.put_nowait(frame)
         except grpc.aio.AioRpcError:
             pass
         finally:
@@ -155,11 +162,12 @@ async def scripted_worker(
     credit: int = 4,
     greet: bool = True,
     worker_id: str = "noop-1",
+    version: int = 1,
 ) -> AsyncGenerator[ScriptedWorker]:
     """A worker that has said Hello and read Welcome. Leaving the block breaks its stream."""
     token = file_token(settings.worker_token_path)
     async with dial(address, token=token) as channel, asyncio.TaskGroup() as group:
-        worker = ScriptedWorker(_stub(channel), journal_id or str(uuid4()), worker_id)
+        worker = ScriptedWorker(_stub(channel), journal_id or str(uuid4()), worker_id, version)
         speaking = group.create_task(worker.speak())
         if greet:
             worker.hello(held)

@@ -57,6 +57,32 @@ async def test_nothing_is_assigned_without_a_credit(tmp_path: Path) -> None:
     assert ended == set(runs)
 
 
+@pytest.mark.parametrize(("version", "messages"), [(1, 3), (2, 1)])
+async def test_frames_that_are_ready_together_travel_together_to_a_worker_that_knows_that(
+    tmp_path: Path, version: int, messages: int
+) -> None:
+    settings = settings_in(tmp_path)
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(settings, plane.runtime.address, version=version) as hand,
+    ):
+        before = hand.messages
+        hand.say(*(wire.ControlRequest(heartbeat=wire.Heartbeat()) for _ in range(3)))
+        renewed = [await hand.next("renewed") for _ in range(3)]
+    assert [frame.seq for frame in renewed] == [2, 3, 4]
+    assert renewed[-1].ack == 4  # hello, credit and two of the heartbeats had been applied
+    assert hand.messages - before == messages
+
+
+async def test_a_worker_is_welcomed_in_the_version_that_both_speak(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane:
+        for spoken, common in ((1, 1), (2, 2), (3, 2)):
+            async with scripted_worker(settings, plane.runtime.address, greet=False, version=spoken) as hand:
+                hand.hello()
+                assert (await hand.next("welcome")).welcome.protocol_version == common
+
+
 async def test_a_worker_that_says_goodbye_gets_no_more_work(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     async with control_plane(settings) as plane, scripted_worker(settings, plane.runtime.address) as hand:

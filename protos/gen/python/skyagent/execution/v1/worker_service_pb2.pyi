@@ -142,6 +142,7 @@ class ControlRequest(_message.Message):
     STEP_STATE_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
     INVENTORY_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Counts from 1 within the stream's session."""
     ack: _builtins.int
@@ -182,6 +183,12 @@ class ControlRequest(_message.Message):
     def inventory(self) -> Global___Inventory:
         """What is alive on the worker, for people."""
 
+    @_builtins.property
+    def more(self) -> _containers.RepeatedCompositeFieldContainer[Global___ControlRequest]:
+        """Frames that were ready at the same time, to be applied in order after this one; they have no more of their own.
+        Only sent to who speaks protocol version 2.
+        """
+
     def __init__(
         self,
         *,
@@ -196,10 +203,11 @@ class ControlRequest(_message.Message):
         step_state: Global___StepState | None = ...,
         goodbye: Global___Goodbye | None = ...,
         inventory: Global___Inventory | None = ...,
+        more: _abc.Iterable[Global___ControlRequest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credit", b"credit", "frame", b"frame", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "inventory", b"inventory", "step_accepted", b"step_accepted", "step_progress", b"step_progress", "step_result", b"step_result", "step_state", b"step_state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "credit", b"credit", "frame", b"frame", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "inventory", b"inventory", "seq", b"seq", "step_accepted", b"step_accepted", "step_progress", b"step_progress", "step_result", b"step_result", "step_state", b"step_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "credit", b"credit", "frame", b"frame", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "inventory", b"inventory", "more", b"more", "seq", b"seq", "step_accepted", b"step_accepted", "step_progress", b"step_progress", "step_result", b"step_result", "step_state", b"step_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "credit", "heartbeat", "step_accepted", "step_progress", "step_result", "step_state", "goodbye", "inventory"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
@@ -225,6 +233,7 @@ class ControlResponse(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     FRAME_DEMAND_FIELD_NUMBER: _builtins.int
     RESULT_REFUSED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Counts from 1 within the stream's session."""
     ack: _builtins.int
@@ -269,6 +278,12 @@ class ControlResponse(_message.Message):
     def result_refused(self) -> Global___ResultRefused:
         """The outcome names bytes that are not stored: store them and report again."""
 
+    @_builtins.property
+    def more(self) -> _containers.RepeatedCompositeFieldContainer[Global___ControlResponse]:
+        """Frames that were ready at the same time, to be applied in order after this one; they have no more of their own.
+        Only sent to who speaks protocol version 2.
+        """
+
     def __init__(
         self,
         *,
@@ -284,10 +299,11 @@ class ControlResponse(_message.Message):
         drain: Global___Drain | None = ...,
         frame_demand: Global___FrameDemand | None = ...,
         result_refused: Global___ResultRefused | None = ...,
+        more: _abc.Iterable[Global___ControlResponse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "renewed", b"renewed", "result_recorded", b"result_recorded", "result_refused", b"result_refused", "run_ended", b"run_ended", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "renewed", b"renewed", "result_recorded", b"result_recorded", "result_refused", b"result_refused", "run_ended", b"run_ended", "seq", b"seq", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "more", b"more", "renewed", b"renewed", "result_recorded", b"result_recorded", "result_refused", b"result_refused", "run_ended", b"run_ended", "seq", b"seq", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "renewed", "result_recorded", "inspect", "run_ended", "drain", "frame_demand", "result_refused"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015

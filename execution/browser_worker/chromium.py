@@ -57,6 +57,8 @@ _FLAGS: Final = (
     ),
     *("--disable-client-side-phishing-detection", "--disable-field-trial-config", "--metrics-recording-only"),
     *("--no-pings", "--no-service-autorun", "--disable-breakpad", "--disable-crash-reporter"),
+    # Every session has an egress of its own; what would go past it finds no name and no address.
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     # WebRTC would reach the network past any proxy.
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",

@@ -18,7 +18,7 @@ _PARTS: Final = ("elements.js", "visibility.js", "snapshot.js", "fields.js", "ac
 _CALLED: Final = (
     *("snapshot", "readText", "readTables", "showsText"),
     *("formFields", "readField", "setField", "leaveField", "markSecret", "maskSecrets", "submissionBarrier"),
-    *("locate", "ready", "frameOrigin", "boxOfNode", "focusNode", "scrollNode"),
+    *("locate", "ready", "frameOrigin", "boxOfNode", "focusNode", "holdsFocus", "scrollNode", "originOf"),
     *("quiet", "changed", "nodeOf", "numberOf"),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, TypedDict
 
 from execution.browser_worker import values
+from execution.browser_worker.document import Document
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import Stopped
 from execution.browser_worker.targets import Answer, Element, raise_unless_ok
@@ -26,7 +27,7 @@ async def set_field(step: Step, element: Element, value: str) -> None:
     """Gives a field a value, as a person would type or choose it. Raises Stopped."""
     kind = await _kind_of(element)
     secret = step.vault.holds_secret(value)
-    meant = values.typed(kind, step.vault.resolve(value, step.host))
+    meant = values.typed(kind, await resolved(step, element.document, value))
     if meant is None:
         raise Stopped(pb.BROWSER_STATUS_UNEXPECTED_STATE, f"{value!r} cannot be meant for a field of type {kind}")
     step.dispatch()
@@ -36,6 +37,13 @@ async def set_field(step: Step, element: Element, value: str) -> None:
         spot = await step.targets.spot_of(Element(element.document, node))
         await step.tab.page.mouse.click(spot.x, spot.y)
     await element.document.call(bool, "leaveField", element.node)
+
+
+async def resolved(step: Step, document: Document, value: str) -> str:
+    """The value with its secrets, for that very document: a frame may be another's. Raises Refused."""
+    if not step.vault.holds_secret(value):
+        return value
+    return step.vault.resolve(value, await document.call(str, "originOf"))
 
 
 async def _set(step: Step, element: Element, value: str, *, secret: bool) -> Answer:
@@ -61,7 +69,7 @@ async def read_back(step: Step, element: Element, wanted: pb.FieldValue) -> pb.F
     reading = await element.document.call(_Reading, "readField", element.node)
     if reading["state"] != "OK":
         return pb.FieldReadback(label=wanted.label, matches=False, error="the field is gone")
-    meant = step.vault.resolve(wanted.value, step.host)
+    meant = await resolved(step, element.document, wanted.value)
     hidden = reading["secret"] or step.vault.holds_secret(wanted.value)
     return pb.FieldReadback(
         label=wanted.label,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Final, Protocol
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 from google.protobuf.message import Message
 
+from execution.browser_worker.hosts import HostList
 from execution.browser_worker.stops import Refused
 
 _PLACEHOLDER: Final = re.compile(r"\{\{\s*secret:([A-Za-z0-9_.-]{1,64})\s*\}\}")
@@ -22,7 +25,7 @@ _MIN_SCRUBBED: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A value and the hosts into whose pages it may be typed; no hosts means any that the mission may reach."""
+    """A value and the hosts into whose pages it may be typed, written as a mission writes hosts; none means any."""
 
     value: str = field(repr=False)
     hosts: tuple[str, ...] = ()
@@ -70,22 +73,23 @@ class Vault:
     def __init__(self, source: SecretSource) -> None:
         self._source = source
         self._given: dict[str, str] = {}
+        self._traces: dict[str, re.Pattern[str]] = {}
 
     def holds_secret(self, text: str) -> bool:
         """Whether the text names a secret."""
         return _PLACEHOLDER.search(text) is not None
 
-    def resolve(self, text: str, host: str) -> str:
-        """The text with its secrets filled in, for a page of that host. Refused when unknown or bound elsewhere."""
+    def resolve(self, text: str, origin: str) -> str:
+        """The text with its secrets, for a document of that origin. Raises Refused when unknown or bound elsewhere."""
 
         def value_of(match: re.Match[str]) -> str:
             name = match[1]
             secret = self._source.get(name)
             if secret is None:
                 raise Refused(f"no secret is named {name!r}; set SKYAGENT_SECRET_{_folded(name)} for the worker")
-            if secret.hosts and host not in secret.hosts:
+            if secret.hosts and HostList(secret.hosts).refusal(origin):
                 raise Refused(
-                    f"secret {name!r} is bound to {', '.join(secret.hosts)} and may not be typed into {host!r}"
+                    f"secret {name!r} is bound to {', '.join(secret.hosts)} and may not be typed into {origin!r}"
                 )
             self._remember(name, secret.value)
             return secret.value
@@ -93,21 +97,20 @@ class Vault:
         return _PLACEHOLDER.sub(value_of, text)
 
     def _remember(self, name: str, value: str) -> None:
-        if len(value) < _MIN_SCRUBBED:
-            return
-        encoded = base64.b64encode(value.encode()).decode().rstrip("=")
-        for form in (value, quote(value, safe=""), quote_plus(value), encoded):
-            self._given[form] = f"{{{{secret:{name}}}}}"
+        if len(value) >= _MIN_SCRUBBED:
+            self._given[value] = f"{{{{secret:{name}}}}}"
+            self._traces[value] = _traces_of(value)
 
     @property
     def given_out(self) -> list[str]:
-        """Every form of every value that was given out, for hiding it in pictures."""
-        return sorted(self._given)
+        """Every value that was given out, and how a page may show it, for hiding it in pictures."""
+        return sorted({form for value in self._given for form in (value, quote(value, safe=""), _base64(value))})
 
     def scrub(self, text: str) -> str:
-        """The text without any secret that was given out, also URL-encoded or in base 64."""
-        for form in sorted(self._given, key=len, reverse=True):
-            text = text.replace(form, self._given[form])
+        """The text without any secret that was given out, also as URLs, forms, JSON, HTML or base 64 write it."""
+        for value in sorted(self._given, key=len, reverse=True):
+            placeholder = self._given[value]
+            text = self._traces[value].sub(lambda _, placeholder=placeholder: placeholder, text)
         return text
 
     def scrub_message(self, message: Message) -> None:
@@ -123,3 +126,21 @@ class Vault:
             elif descriptor.type == descriptor.TYPE_MESSAGE:
                 for inner in value if descriptor.is_repeated else (value,):
                     self.scrub_message(inner)
+
+
+def _traces_of(value: str) -> re.Pattern[str]:
+    """Whatever may stand for the value: each of its characters as it is, or escaped as somebody on its way may have."""
+    return re.compile("|".join(("".join(map(_ways_to_write, value)), re.escape(_base64(value)))))
+
+
+def _base64(value: str) -> str:
+    return base64.b64encode(value.encode()).decode().rstrip("=")
+
+
+def _ways_to_write(character: str) -> str:
+    in_urls = "".join(f"%{byte:02x}" for byte in character.encode())
+    in_json = json.dumps(character)[1:-1]
+    in_html = (escape(character), f"&#{ord(character)};", f"&#x{ord(character):x};")
+    escaped = {in_urls, in_json, *in_html, "+" if character == " " else in_urls} - {character}
+    longest_first = sorted(map(re.escape, escaped), key=len, reverse=True)
+    return f"(?:(?i:{'|'.join(longest_first)})|{re.escape(character)})"

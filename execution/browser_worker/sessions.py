@@ -12,6 +12,7 @@ from playwright.async_api import Error as PlaywrightError
 from execution.browser_worker.chromium import Chromium
 from execution.browser_worker.config import BrowserConfig
 from execution.browser_worker.document import Numbers
+from execution.browser_worker.egress import Egress
 from execution.browser_worker.hosts import HostList
 from execution.browser_worker.stops import DocumentGone, Refused
 from execution.browser_worker.store import SavedSession, SessionStore
@@ -36,8 +37,11 @@ class Session:
         config: BrowserConfig,
         clock: Clock,
         store: SessionStore,
+        egress: Egress,
     ) -> None:
         self.key = key
+        #: What every connection of the session goes through.
+        self.egress = egress
         self.context = context
         #: Set when the browser that the session lives in has died.
         self.died = died
@@ -60,7 +64,7 @@ class Session:
 
     async def allow(self, hosts: HostList) -> None:
         """Lets pages reach these hosts and no others."""
-        self.hosts = hosts
+        self.hosts = self.egress.hosts = hosts
         if self._routed != hosts:
             await self.context.unroute_all()
             await self.context.route(hosts.outside(), self._deny)
@@ -145,6 +149,7 @@ class Session:
     async def close(self) -> None:
         with suppress(PlaywrightError):
             await self.context.close()
+        await self.egress.close()
 
 
 class Sessions:
@@ -171,7 +176,7 @@ class Sessions:
         browser = await self._chromium.browser()
         session = self._live.get(key)
         if session is not None and (session.context.browser is not browser or not session.tabs):
-            self._live.pop(key)
+            await self._live.pop(key).close()
             session = None
         await self._make_room(key)
         if session is None:
@@ -185,15 +190,14 @@ class Sessions:
 
     async def _open(self, key: tuple[str, str], hosts: HostList, *, go_back_to_page: bool) -> Session:
         saved = await asyncio.to_thread(self.store.load, *key)
-        width, height = self._config.viewport
-        context = await (await self._chromium.browser()).new_context(
-            viewport={"width": width, "height": height},
-            storage_state=saved.storage if saved else None,
-            service_workers="block",
-            accept_downloads=True,
-        )
-        context.set_default_timeout(self._config.default_timeout * 1000)
-        session = Session(key, context, self._chromium.died, self._config, self._clock, self.store)
+        egress = Egress()
+        await egress.open()
+        try:
+            context = await self._context(saved, egress)
+        except BaseException:
+            await egress.close()
+            raise
+        session = Session(key, context, self._chromium.died, self._config, self._clock, self.store, egress)
         await session.allow(hosts)
         if saved:
             session.numbers.epoch = saved.epoch + _EPOCH_LEAP
@@ -201,6 +205,18 @@ class Sessions:
         if saved and saved.urls and go_back_to_page:
             await self._reopen_tabs(session, saved)
         return session
+
+    async def _context(self, saved: SavedSession | None, egress: Egress) -> BrowserContext:
+        width, height = self._config.viewport
+        context = await (await self._chromium.browser()).new_context(
+            viewport={"width": width, "height": height},
+            storage_state=saved.storage if saved else None,
+            service_workers="block",
+            accept_downloads=True,
+            proxy={"server": egress.address},
+        )
+        context.set_default_timeout(self._config.default_timeout * 1000)
+        return context
 
     async def _reopen_tabs(self, session: Session, saved: SavedSession) -> None:
         for index, url in enumerate(saved.urls[: self._config.max_tabs]):
@@ -218,7 +234,14 @@ class Sessions:
         surplus = len(self._live) + (wanted not in self._live) - self._config.max_sessions
         for index, session in enumerate(resting):
             if index < surplus or now - session.used_at > self._config.idle_limit:
-                self._live.pop(session.key)
+                await self._put_away(session)
+
+    async def _put_away(self, session: Session) -> None:
+        """Saves and closes it, unless it is in use by now; who wants it meanwhile waits for what is being saved."""
+        lock = self.lock(*session.key)
+        if not lock.locked():
+            async with lock:
+                self._live.pop(session.key, None)
                 await session.save()
                 await session.close()
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from execution.browser_worker import observe
 from execution.browser_worker.config import BrowserConfig
+from execution.browser_worker.egress import Failure
 from execution.browser_worker.observe import View
 from execution.browser_worker.secrets import Vault
 from execution.browser_worker.sessions import Session
@@ -65,10 +66,10 @@ class Step:
     def reads_only(self) -> bool:
         return self.effect_class == EFFECT_CLASS_READ
 
-    @property
-    def host(self) -> str:
-        """Host of the page, to which secrets may be bound."""
-        return urlsplit(self.tab.url).hostname or ""
+    def undialled(self, url: str) -> Failure | None:
+        """Why the egress made no connection for an address, the last time that it made none."""
+        parts = urlsplit(url)
+        return self.session.egress.failure(parts.hostname or "", parts.port or 443 * (parts.scheme == "https") or 80)
 
     def dispatch(self) -> None:
         """From here on the effect may happen."""

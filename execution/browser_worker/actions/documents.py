@@ -73,6 +73,10 @@ def _raise_for_status(step: Step, response: Response | None) -> None:
 def _unreachable(step: Step, url: str, error: PlaywrightError) -> Exception:
     step.raise_if_denied()
     if "net::" in error.message:
-        what = error.message.split("\n", 1)[0].partition("net::")[2].split(" ", 1)[0]
-        return Stopped(pb.BROWSER_STATUS_NETWORK_ERROR, f"{url} could not be reached: {what}")
+        failure = step.undialled(url)
+        if failure and failure.forbidden:
+            return Stopped(pb.BROWSER_STATUS_POLICY_DENIED, failure.why)
+        said = error.message.split("\n", 1)[0].partition("net::")[2].split(" ", 1)[0]
+        why = failure.why if failure else said
+        return Stopped(pb.BROWSER_STATUS_NETWORK_ERROR, f"{url} could not be reached: {why}")
     return error

@@ -5,6 +5,8 @@ from __future__ import annotations
 from playwright.async_api import Error as PlaywrightError
 
 from execution.browser_worker.actions.pointer import until_document
+from execution.browser_worker.document import Document
+from execution.browser_worker.fields import resolved
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import Stopped
 from execution.browser_worker.targets import Answer, Targets, raise_unless_ok
@@ -15,7 +17,7 @@ async def type_text(step: Step, action: pb.TypeAction) -> None:
     """Types text key by key."""
     if action.HasField("target"):
         await _focus(step, action.target)
-    text = step.vault.resolve(action.text, step.host)
+    text = await resolved(step, await _focused(step), action.text)
     step.dispatch()
     if step.vault.holds_secret(action.text):
         for document in await step.tab.worlds.all():
@@ -43,6 +45,14 @@ async def press_key(step: Step, action: pb.PressKeyAction) -> None:
         await step.tab.settle(step.mark)
         if step.tab.network.document(step.mark) is not None:  # else the page answered by itself
             await until_document(step, None, epoch)
+
+
+async def _focused(step: Step) -> Document:
+    """The document that the keyboard types into."""
+    for document in await step.tab.worlds.all():
+        if await document.call(bool, "holdsFocus"):
+            return document
+    return step.tab.worlds.main
 
 
 async def _focus(step: Step, target: pb.Target) -> None:

@@ -103,6 +103,16 @@ function focusNode(number) {
   return holds(el, el.getRootNode().activeElement) || el === document.activeElement;
 }
 
+// Whether what is typed now arrives in this very document, and not in one of its frames.
+function holdsFocus() {
+  return document.hasFocus() && !/^I?FRAME$/.test(document.activeElement?.nodeName || '');
+}
+
+// Whose document this is, also for one that a page wrote into a frame; "null" when it is nobody's.
+function originOf() {
+  return self.origin;
+}
+
 function scrollNode(number, dx, dy) {
   const target = number ? nodeOf(number) : document.scrollingElement;
   if (!target) return null;

@@ -165,7 +165,8 @@ async def executing(
     directory: Path, *, executable: Path | None = None, idle_limit: float = 900.0
 ) -> AsyncGenerator[BrowserExecutor]:
     clock = SystemClock()
-    secrets = MappingSecrets({"password": Secret("hunter22"), "BOUND": Secret("only-there", ("elsewhere.example",))})
+    bound = {"bound": Secret("only-there", ("elsewhere.example",)), "here": Secret("only-here", ("127.0.0.1",))}
+    secrets = MappingSecrets({"password": Secret("hunter22"), **bound})
     config = BrowserConfig(directory, executable, patience=0.6, idle_limit=idle_limit)
     async with BrowserExecutor(config, secrets, clock, system_ids(clock)) as executor:
         yield executor

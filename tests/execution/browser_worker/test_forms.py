@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skyagent.execution.v1 import browser_pb2 as pb
-from skyagent.execution.v1.action_pb2 import OUTCOME_STATUS_REFUSED
+from skyagent.execution.v1.action_pb2 import OUTCOME_STATUS_OK, OUTCOME_STATUS_REFUSED
 from skyagent.execution.v1.effect_pb2 import EFFECT_NONE
 from tests.execution.browser_worker.hands import READ, Hands, fields, located, status
 from tests.execution.browser_worker.site import Site
@@ -174,6 +174,20 @@ async def test_a_secret_of_another_host_is_refused(hands: Hands) -> None:
     outcome = await hands.fill_form({"customer": "{{secret:bound}}"})
     assert (outcome.status, outcome.effect) == (OUTCOME_STATUS_REFUSED, EFFECT_NONE)
     assert "bound to elsewhere.example" in outcome.message
+
+
+@pytest.mark.parametrize(("field", "typed"), [("inside", True), ("across", False)])
+async def test_a_secret_of_a_page_is_not_for_a_frame_of_another_host(hands: Hands, field: str, *, typed: bool) -> None:
+    hands.hosts = ("127.0.0.1", "localhost")
+    await hands.go("/frames")
+    filled = await hands.fill_form({field: "{{secret:here}}"})
+    target = located(field=field)
+    by_key = await hands.do(type=pb.TypeAction(target=target, text="{{secret:here}}"))
+    await hands.do(click=pb.ClickAction(target=target))
+    unnamed = await hands.do(type=pb.TypeAction(text="{{secret:here}}"))
+    for outcome in (filled, by_key, unnamed):
+        assert (outcome.status == OUTCOME_STATUS_OK) is typed, outcome
+        assert "bound to 127.0.0.1" in outcome.message or typed
 
 
 async def test_an_unknown_secret_is_refused_with_the_setting_to_make(hands: Hands) -> None:

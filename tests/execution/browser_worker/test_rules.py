@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 import stat
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from execution.browser_worker import outcomes
-from execution.browser_worker.hosts import HostList
+from execution.browser_worker.hosts import HostList, leads_astray
 from execution.browser_worker.observe import difference
-from execution.browser_worker.secrets import Vault, secrets_of
+from execution.browser_worker.secrets import MappingSecrets, Secret, Vault, secrets_of
 from execution.browser_worker.stops import Refused
 from execution.browser_worker.store import SavedSession, SessionStore
 from skyagent.execution.v1 import browser_pb2 as pb
@@ -28,7 +32,7 @@ from skyagent.execution.v1.effect_pb2 import (
     EffectClass,
 )
 
-LISTED = HostList(("example.com", "*.wild.test", "127.0.0.1:8000"))
+LISTED = HostList(("example.com", "*.wild.test", "127.0.0.1:8000", "[::1]:8000"))
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,9 @@ LISTED = HostList(("example.com", "*.wild.test", "127.0.0.1:8000"))
         ("http://a.wild.test/", True),
         ("http://a.b.wild.test/", True),
         ("http://127.0.0.1:8000/", True),
+        ("http://[::1]:8000/", True),
+        ("http://[::1]/", False),
+        ("http://[::2]:8000/", False),
         ("about:blank", True),
         ("http://wild.test/", False),
         ("http://127.0.0.1/", False),
@@ -75,32 +82,85 @@ def test_with_no_hosts_nothing_is_allowed() -> None:
     assert HostList(()).outside().match("http://example.com/")
 
 
+@pytest.mark.parametrize(
+    ("host", "address", "astray"),
+    [
+        ("shop.example", "127.0.0.1", True),
+        ("shop.example", "::1", True),
+        ("shop.example", "::ffff:127.0.0.1", True),
+        ("shop.example", "169.254.169.254", True),
+        ("shop.example", "fe80::1%eth0", True),
+        ("shop.example", "0.0.0.0", True),
+        ("localhost", "169.254.169.254", True),
+        ("shop.example", "10.1.2.3", False),
+        ("shop.example", "93.184.216.34", False),
+        ("localhost", "127.0.0.1", False),
+        ("app.localhost", "127.0.0.1", False),
+        ("127.0.0.1", "127.0.0.1", False),
+        ("::1", "::1", False),
+    ],
+)
+def test_a_public_name_may_not_lead_to_this_machine(host: str, address: str, *, astray: bool) -> None:
+    assert leads_astray(host, address) is astray
+
+
 def vault() -> Vault:
     variables = {
         "SKYAGENT_SECRET_KEY": "s3cr3t/val",
         "SKYAGENT_SECRET_BOUND": "abcd",
-        "SKYAGENT_SECRET_BOUND__HOSTS": "a.test b.test",
+        "SKYAGENT_SECRET_BOUND__HOSTS": "a.test b.test 127.0.0.1:8000",
         "HOME": "/",
     }
     return Vault(secrets_of(variables))
 
 
-def test_a_secret_is_resolved_and_scrubbed_in_every_form() -> None:
+PAGE = "http://b.test"
+
+
+def test_a_secret_is_resolved_and_scrubbed() -> None:
     kept = vault()
-    assert kept.resolve("x{{secret:key}}y {{ secret:key }}", "any") == "xs3cr3t/valy s3cr3t/val"
-    for form in ("s3cr3t/val", "s3cr3t%2Fval", "czNjcjN0L3ZhbA"):
-        assert kept.scrub(f"a {form} b") == "a {{secret:key}} b"
+    assert kept.resolve("x{{secret:key}}y {{ secret:key }}", PAGE) == "xs3cr3t/valy s3cr3t/val"
+    assert kept.scrub("a s3cr3t/val b") == "a {{secret:key}} b"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "pä \"s's<wörd!*~&\\",
+        quote("pä \"s's<wörd!*~&\\", safe=""),
+        quote("pä \"s's<wörd!*~&\\", safe="!'()*~").lower(),
+        quote_plus("pä \"s's<wörd!*~&\\", safe="*").replace("~", "%7E"),
+        json.dumps("pä \"s's<wörd!*~&\\")[1:-1],
+        json.dumps("pä \"s's<wörd!*~&\\", ensure_ascii=False)[1:-1],
+        html.escape("pä \"s's<wörd!*~&\\"),
+        base64.b64encode("pä \"s's<wörd!*~&\\".encode()).decode().rstrip("="),
+    ],
+)
+def test_a_secret_is_found_in_whatever_form_it_comes_back(form: str) -> None:
+    kept = Vault(secrets_of({"SKYAGENT_SECRET_ODD": "pä \"s's<wörd!*~&\\"}))
+    kept.resolve("{{secret:odd}}", PAGE)
+    assert kept.scrub(f"a{form}b") == "a{{secret:odd}}b"
+
+
+@given(st.text(min_size=4, max_size=12), st.text(max_size=20))
+def test_what_is_scrubbed_holds_no_secret_and_loses_nothing_else(value: str, other: str) -> None:
+    kept = Vault(MappingSecrets({"s": Secret(value)}))
+    kept.resolve("{{secret:s}}", PAGE)
+    assert kept.scrub(value) == "{{secret:s}}"
+    assert value in other or kept.scrub(other) == other or any(escape in other for escape in "%&+\\")
 
 
 def test_a_bound_secret_goes_only_where_it_is_bound_to() -> None:
-    assert vault().resolve("{{secret:bound}}", "b.test") == "abcd"
-    with pytest.raises(Refused, match=r"bound to a\.test, b\.test"):
-        vault().resolve("{{secret:bound}}", "c.test")
+    for origin in ("http://a.test", "https://b.test:8443", "http://127.0.0.1:8000"):
+        assert vault().resolve("{{secret:bound}}", origin) == "abcd"
+    for origin in ("http://c.test", "http://127.0.0.1:8001", "null"):
+        with pytest.raises(Refused, match=r"bound to a\.test, b\.test, 127\.0\.0\.1:8000"):
+            vault().resolve("{{secret:bound}}", origin)
 
 
 def test_every_string_of_a_message_is_scrubbed() -> None:
     kept = vault()
-    kept.resolve("{{secret:key}}", "any")
+    kept.resolve("{{secret:key}}", PAGE)
     result = pb.BrowserResult(dialog="s3cr3t/val", fields=[pb.FieldReadback(value="s3cr3t/val")])
     result.extracted.form_fields.add(options=["s3cr3t/val"])
     kept.scrub_message(result)

@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from infra.auth import Verifier, prepare_identity
 from infra.channels import MAX_MESSAGE_BYTES, Readiness, dial, file_token
 from infra.clock import Clock, SystemClock
-from infra.errors import Internal, Precondition, cause_of
+from infra.errors import Internal, Precondition, SkyError, cause_of
 from infra.ids import Ids, system_ids
 from infra.interceptors import Guard, permissions_of, unary_methods
 from infra.local import LocalCalls
@@ -32,6 +32,8 @@ _Opener = Callable[["Runtime"], AbstractAsyncContextManager[_T]]
 
 STREAM_NOTICE: Final = 0.5
 """Seconds between `draining` and the end of open streams: time to say goodbye."""
+IDENTITY_LOOK: Final = 86400.0
+"""Seconds between two looks at whether a token must be written anew."""
 _OPTIONS = (
     # Two servers on one port would share its calls, silently.
     ("grpc.so_reuseport", 0),
@@ -193,6 +195,7 @@ async def _started(
             await server.start()
             await server.stop(None)
             raise
+        runtime.background("mesh.identity", lambda: _keep_identity(settings, clock, ids))
         checks = await _describe(server, [descriptor.full_name for descriptor in descriptors])
         await server.start()
         # A task of its own, not a TaskGroup around the yield: a test's fixture is left by another task than entered.
@@ -201,6 +204,16 @@ async def _started(
             yield _Started(runtime, loops)
         finally:
             await _drain(_Started(runtime, loops), server, checks, guard)
+
+
+async def _keep_identity(settings: Settings, clock: Clock, ids: Ids) -> None:
+    """Tokens live for weeks, and a mesh may run longer than that without a restart."""
+    while True:
+        await clock.sleep(IDENTITY_LOOK)
+        try:
+            await asyncio.to_thread(prepare_identity, settings, clock, ids)
+        except (SkyError, OSError) as error:  # tomorrow is early enough
+            _log.error("mesh.identity_not_kept", error=error)
 
 
 def _bind(server: grpc.aio.Server, listen: str) -> str:

@@ -101,7 +101,8 @@ class Journal:
         try:
             yield
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:  # a full disk may have ended it already
+                self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
 
@@ -112,10 +113,11 @@ class Journal:
         try:
             yield
         except BaseException:
-            self._execute("ROLLBACK TO one")
+            if self._database.in_transaction:
+                self._execute("ROLLBACK TO one")
+                self._execute("RELEASE one")
             raise
-        finally:
-            self._execute("RELEASE one")
+        self._execute("RELEASE one")
 
     def journal_id(self) -> str:
         """Random, made with the file: "never begun" is only true from this very journal."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -136,3 +136,23 @@ async def test_a_failing_commit_answers_nobody_with_success(journal: Journal, mo
 
 async def _submitted(committer: Committer, work: object) -> None:
     await committer.submit(work)  # type: ignore[arg-type]
+
+
+def _ended_by_the_disk(journal: Journal) -> None:
+    journal._database.execute("ROLLBACK")  # as SQLite does by itself when the disk is full
+    raise DriverError("database or disk is full")
+
+
+def _inside_a_savepoint(journal: Journal) -> None:
+    with journal.savepoint():
+        _ended_by_the_disk(journal)
+
+
+@pytest.mark.parametrize("write", [_ended_by_the_disk, _inside_a_savepoint])
+def test_what_ended_a_transaction_is_told_even_when_the_database_ended_it_first(
+    journal: Journal, write: Callable[[Journal], None]
+) -> None:
+    with pytest.raises(DriverError, match="disk is full"), journal.transaction():
+        write(journal)
+    with journal.transaction():
+        assert begin(1, journal) == 1

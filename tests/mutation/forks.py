@@ -88,4 +88,5 @@ def _end(fork: _Fork[T], *, late: bool) -> int:
     _, status = os.waitpid(fork.pid, 0)
     os.close(fork.ended)
     shutil.rmtree(fork.folder, ignore_errors=True)
-    return TIMED_OUT if late else os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(status)
+    return TIMED_OUT if late or code == -signal.SIGALRM else code

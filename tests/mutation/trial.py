@@ -10,6 +10,7 @@ import importlib.abc
 import importlib.util
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
@@ -24,7 +25,6 @@ import hypothesis
 import pytest
 
 from tests.mutation.areas import ROOT, Area
-from tests.mutation.forks import TIMED_OUT
 from tests.mutation.spots import Spot, mutate
 
 if TYPE_CHECKING:
@@ -100,12 +100,17 @@ class Chosen:
         wanted = [(place, item) for item in items if (place := self._place(item.nodeid)) is not None]
         wanted.sort(key=lambda pair: pair[0])
         items[:] = [item for _, item in wanted]
-        for (_, taken), item in wanted:
-            item.add_marker(pytest.mark.timeout(5 + 5 * taken))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        # The kernel ends the process: a mutant may wait where no exception of pytest-timeout would get it out.
+        _, taken = self._place(item.nodeid) or (0, 0.0)
+        signal.setitimer(signal.ITIMER_REAL, 5 + 5 * taken)
+        return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            os._exit(TIMED_OUT if "Timeout (>" in report.longreprtext else NOTICED)
+            os._exit(NOTICED)
 
     def _place(self, test: str) -> tuple[int, float] | None:
         # A mutant may change the parameters of a test, and with them its name.
@@ -166,8 +171,8 @@ def run_tests(files: Iterable[str], folder: Path, plugin: object) -> int:
         phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),  # it fails or it does not: nobody reads how
     )
     hypothesis.settings.load_profile("few")
-    options = ("-x", "-q", "--assert=plain", "-p", "no:cacheprovider", f"--rootdir={ROOT}", f"--basetemp={folder}/t")
-    return int(pytest.main([*options, *files], plugins=[plugin]))
+    options = ("-x", "-q", "--assert=plain", "--timeout=0", "-p", "no:cacheprovider", f"--rootdir={ROOT}")
+    return int(pytest.main([*options, f"--basetemp={folder}/t", *files], plugins=[plugin]))
 
 
 def forget_ours() -> None:

@@ -104,6 +104,22 @@ async def test_a_question_expires_at_its_time_and_not_before(world: World) -> No
     assert await world.journal.due_approvals() == ()
 
 
+def test_the_states_of_a_question_are_stored_under_the_names_they_always_had() -> None:
+    assert [status.value for status in ApprovalStatus] == ["PENDING", "GRANTED", "DENIED", "EXPIRED", "CONSUMED"]
+
+
+async def test_of_two_yeses_to_the_same_action_an_intent_uses_only_the_one_it_names(world: World) -> None:
+    run, first = await asked(world, await world.owned())
+    run, second = await asked(world, run)
+    for question in (first, second):
+        await decide(world, question, GRANTED)
+    run = await world.journal.head(run.run_id)
+    use = ApprovalUse(second.approval_id, second.action_digest)
+    await world.journal.append(replace(world.intent(run), consume=use))
+    statuses = [(await world.journal.approval(question.approval_id)).status for question in (first, second)]
+    assert statuses == [GRANTED, ApprovalStatus.CONSUMED]
+
+
 async def test_an_answer_about_another_action_is_refused(world: World) -> None:
     _, question = await asked(world, await world.owned())
     with pytest.raises(ApprovalMismatch):

@@ -3,10 +3,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from control.journal import EventDraft, Journal, RunHead, RunNotFound
 from control.journal.audit import verify_all
-from control.journal.heads import SignedHeads, check_heads, checking_key, export_heads, signing_key
+from control.journal.heads import Head, SignedHeads, check_heads, checking_key, export_heads, signing_key
 from infra.errors import DataLoss
 from tests.control.journal.world import World, opened
 
@@ -204,8 +206,9 @@ async def test_changed_heads_are_refused(world: World, tmp_path: Path) -> None:
     await world.owned()
     signed = await statement(world, tmp_path)
     for forged in (replace(signed, heads=()), replace(signed, signature="00"), replace(signed, signature="no hex")):
-        with pytest.raises(DataLoss):
+        with pytest.raises(DataLoss) as refused:
             await lost(world.journal, forged, tmp_path)
+        assert refused.value.reason == "HEADS_FORGED"
 
 
 async def test_heads_of_another_key_are_refused(world: World, tmp_path: Path) -> None:
@@ -223,5 +226,34 @@ async def test_the_signing_key_is_made_once_and_private(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"heads": [{}]}'])
 def test_what_is_no_export_of_heads_is_refused(text: str) -> None:
-    with pytest.raises(DataLoss):
+    with pytest.raises(DataLoss) as refused:
         SignedHeads.from_json(text)
+    assert refused.value.reason == "HEADS_UNREADABLE"
+
+
+def test_heads_are_signed_as_every_statement_so_far_was() -> None:
+    signed = SignedHeads(5, 2, (Head("R", 7, "0f"),), "5157")
+    heads = '{"heads":[{"hash":"0f","run_id":"R","seq":7}],"log_generation":2,"signature":'
+    assert signed.signed_bytes().decode() == heads + '"","time_ms":5}'
+    assert signed.to_json() == heads + '"5157","time_ms":5}'
+    assert SignedHeads.from_json(signed.to_json()) == signed
+
+
+@pytest.mark.parametrize("kind", ["private", "public"])
+def test_a_key_of_another_kind_is_refused_with_what_to_do(tmp_path: Path, kind: str) -> None:
+    other = ec.generate_private_key(ec.SECP256R1())
+    pem, public = Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "journal.ed25519.pem").write_bytes(other.private_bytes(pem, PrivateFormat.PKCS8, NoEncryption()))
+    (tmp_path / "public.pem").write_bytes(other.public_key().public_bytes(pem, public))
+    with pytest.raises(DataLoss) as refused:
+        signing_key(tmp_path) if kind == "private" else checking_key(tmp_path / "public.pem")
+    assert refused.value.reason == "KEY_UNREADABLE"
+
+
+def test_a_new_signing_key_lies_in_a_folder_of_its_owner_alone(tmp_path: Path) -> None:
+    signing_key(tmp_path / "deep" / "keys")
+    assert (tmp_path / "deep" / "keys").stat().st_mode & 0o777 == 0o700
+    assert {file.name for file in (tmp_path / "deep" / "keys").iterdir()} == {
+        "journal.ed25519.pem",
+        "journal.ed25519.pub.pem",
+    }

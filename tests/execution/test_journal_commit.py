@@ -139,7 +139,8 @@ async def _submitted(committer: Committer, work: object) -> None:
 
 
 def _ended_by_the_disk(journal: Journal) -> None:
-    journal._database.execute("ROLLBACK")  # as SQLite does by itself when the disk is full
+    # As SQLite does by itself when the disk is full.
+    journal._database.execute("ROLLBACK")  # pyright: ignore[reportPrivateUsage]
     raise DriverError("database or disk is full")
 
 

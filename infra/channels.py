@@ -18,6 +18,9 @@ from infra.errors import Precondition
 TENANT_KEY = "x-skyagent-tenant"
 """Metadata by which the role internal says for whom it acts."""
 MAX_MESSAGE_BYTES = 4 << 20
+"""Of a request."""
+MAX_ANSWER_BYTES = 64 << 20
+"""Of an answer, as the gateway has it too: the state of a run with thousands of records is one message."""
 Metadata = tuple[tuple[str, str | bytes], ...]
 GivenMetadata = grpc.aio.Metadata | Sequence[tuple[str, str | bytes]] | None
 
@@ -39,7 +42,7 @@ _RETRY_POLICY = {
 _OPTIONS = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     # A restarted peer is back within a second or two: do not wait out a long backoff.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),

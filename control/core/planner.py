@@ -10,8 +10,12 @@ from control.core.run import RunFold
 from control.core.tables import Table
 from infra.errors import Internal
 from skyagent.execution.v1 import action_pb2 as act
+from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import plan_pb2 as plan
 from skyagent.run.v1 import state_pb2 as st
+
+EVENT_BYTES = 512 * 1024
+"""About so many bytes of nodes go into one event; messages have room for several such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,22 @@ def extend(phases: Sequence[str], known: Known) -> Extension:
         if nodes:
             return Extension(nodes, phase.reason, more=phase.looks_first or position + 1 < len(phases))
     return Extension((), "everything is planned", more=False)
+
+
+def events_of(extension: Extension, planner: str) -> tuple[ev.PlanExtended, ...]:
+    """The extension as events for one commit; a large one in several, because an event must fit into a message."""
+    events = [ev.PlanExtended(reason=extension.reason, planner=planner)]
+    room = EVENT_BYTES
+    for node in extension.nodes:
+        size = node.ByteSize()
+        if events[-1].nodes and size > room:
+            events[-1].more = True
+            events.append(ev.PlanExtended(reason=extension.reason, planner=planner))
+            room = EVENT_BYTES
+        events[-1].nodes.append(node)
+        room -= size
+    events[-1].more = extension.more
+    return tuple(events)
 
 
 def _phase(name: str) -> Phase:

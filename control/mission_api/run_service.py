@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 import grpc
 
 from control.core.summary import state_digest
-from control.journal import Journal
+from control.journal import Journal, StoredEvent
 from control.journal.folding import event_of, folded_run, hash_of
 from control.mission_api.missions import Missions
 from control.mission_api.runs import Runs
@@ -25,6 +26,8 @@ Context = grpc.aio.ServicerContext[object, object]
 
 _RESOLVABLE = frozenset({ev.NODE_STATE_UNCERTAIN, ev.NODE_STATE_RUNNING})
 _PAGE = 200
+_PAGE_BYTES = 2 * 1024 * 1024
+"""A page ends once it is so large: clients of gRPC take messages of 4 MiB unless they are told otherwise."""
 
 
 class RunServicer(rpc.RunServiceServicer):
@@ -58,7 +61,7 @@ class RunServicer(rpc.RunServiceServicer):
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
         head = await self._journal.head(request.run_id, tenant=caller().tenant)
         page = await self._journal.read(request.run_id, after_seq=request.after_seq, limit=request.page_size or _PAGE)
-        events = [event_of(stored) for stored in page]
+        events = [event_of(stored) for stored in _fitting(page)]
         seen = events[-1].seq if events else 0
         return pb.ListEventsResponse(events=events, head_seq=max(head.head_seq, seen))
 
@@ -117,3 +120,14 @@ class RunServicer(rpc.RunServiceServicer):
             raise Precondition(
                 "STEP_NOT_UNCERTAIN", f"step {step_id} is {standing}: only what nobody can tell is settled by a person"
             )
+
+
+def _fitting(page: Iterable[StoredEvent]) -> Iterator[StoredEvent]:
+    """The first of a page, as many as a message carries; always one."""
+    room = _PAGE_BYTES
+    for event in page:
+        size = len(event.payload or b"")
+        if size > room < _PAGE_BYTES:
+            return
+        yield event
+        room -= size

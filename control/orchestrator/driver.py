@@ -176,7 +176,7 @@ class Driver:
         except SkyError as error:
             await self._finish(ev.RUN_PHASE_FAILED, error.reason, f"it cannot be planned: {error.message}", basis)
             return
-        await self.ledger.commit((ev.EventBody(plan_extended=extended),), basis=basis)
+        await self.ledger.commit(extended, basis=basis)
 
     async def _finish(self, phase: ev.RunPhase.ValueType, reason: str, summary: str, basis: int) -> None:
         finished = ev.RunFinished(phase=phase, reason=reason, summary=summary)

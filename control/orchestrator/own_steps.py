@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from control.agentfs import AgentFs, Recorded
 from control.core.outcome_table import as_csv, as_html, outcomes
 from control.core.phases import print_table
-from control.core.planner import Known, extend
+from control.core.planner import Known, events_of, extend
 from control.core.tables import Table, parse_table
 from control.core.templates import Template, template_named
 from control.orchestrator.ledger import Ledger
@@ -31,8 +31,8 @@ class OwnSteps:
     ids: Ids
     templates: Mapping[str, Template]
 
-    async def plan(self) -> ev.PlanExtended:
-        """What the planner adds next.
+    async def plan(self) -> Sequence[ev.EventBody]:
+        """What the planner adds next, for one commit.
 
         Raises:
             SkyError: when the mission cannot be planned.
@@ -40,8 +40,8 @@ class OwnSteps:
         state = self.ledger.state
         template = template_named(self.templates, state.spec.template)
         extension = extend(template.phases, await self._known())
-        planner = f"template {template.name} {template.version}"
-        return ev.PlanExtended(nodes=extension.nodes, reason=extension.reason, planner=planner, more=extension.more)
+        parts = events_of(extension, f"template {template.name} {template.version}")
+        return [ev.EventBody(plan_extended=part) for part in parts]
 
     async def do(self, record: st.NodeRecord, basis: int) -> None:
         """Does a step and records what it made."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 
 import pytest
 
 from control.core.phases import print_table
-from control.core.planner import Extension, Known, extend
+from control.core.planner import Extension, Known, events_of, extend
 from control.core.run import RunFold
 from control.core.tables import parse_table
 from infra.errors import Internal, Precondition
@@ -265,6 +266,28 @@ def test_a_page_that_asks_for_no_password_is_no_proof_of_being_signed_in() -> No
     assert [claim.text.text for claim in seen.step.postconditions] == ["Welcome"]
     run.done()
     assert run.extend("sign_in").nodes == ()
+
+
+def test_a_large_plan_becomes_events_that_fit_into_messages() -> None:
+    rows = b"Number,Total\n" + b"".join(b"A-%d,%d\n" % (number, number) for number in range(2000))
+    run = Mission(SITE | {"list": "/?q={key}"}, rows)
+    run.extend(*DATA_ENTRY)
+    run.done(*FORM)
+    extension = extend(DATA_ENTRY, run.known)
+    events = events_of(extension, "template")
+    assert len(events) > 2
+    assert all(event.ByteSize() < 1024 * 1024 for event in events)
+    assert tuple(node for event in events for node in event.nodes) == extension.nodes
+    assert [event.more for event in events] == [True] * len(events)
+    assert [event.more for event in events_of(replace(extension, more=False), "template")][-2:] == [True, False]
+    for event in events:
+        run.tell(ev.EventBody(plan_extended=event))
+    assert len(run.folded.state.nodes) == 2 + len(extension.nodes)
+
+
+def test_an_empty_extension_is_one_event_too() -> None:
+    [event] = events_of(Extension((), "everything is planned", more=False), "template")
+    assert (event.reason, event.more, len(event.nodes)) == ("everything is planned", False, 0)
 
 
 def test_the_form_itself_is_the_sign_in_page_unless_another_is_named() -> None:

@@ -55,6 +55,24 @@ async def test_events_come_in_pages(world: World) -> None:
     assert (list(beyond.events), beyond.head_seq) == ([], 3)
 
 
+async def test_what_is_too_large_for_one_message_comes_in_pages_and_a_large_state_all_the_same(world: World) -> None:
+    run_id = (await world.create()).run_id
+    ledger = await world.owned(run_id)
+    for number in range(6):
+        node = plan.PlanNode(node_id=f"N{number}", title="x" * 2**20)
+        await ledger.commit([ev.EventBody(plan_extended=ev.PlanExtended(nodes=[node]))])
+    seen: list[ev.RunEvent] = []
+    sizes: list[int] = []
+    while not sizes or seen[-1].seq < ledger.state.seq:
+        after = seen[-1].seq if seen else 0
+        page = await world.client.runs.ListEvents(pb.ListEventsRequest(run_id=run_id, after_seq=after))
+        sizes.append(page.ByteSize())
+        seen += page.events
+    assert max(sizes) < 4 * 2**20
+    answer = await world.client.runs.GetRun(pb.GetRunRequest(run_id=run_id))
+    assert answer.run == fold(seen)
+
+
 async def test_runs_are_listed_newest_first_by_mission_and_phase(world: World) -> None:
     first, second = await world.create(), await world.create()
     ledger = await world.owned(first.run_id)

@@ -1805,7 +1805,7 @@ export const RunService: GenService<{
     output: typeof WatchRunResponseSchema;
   },
   /**
-   * Returns a page of the journal.
+   * Returns a page of the journal: fewer events than asked for where they are large, so go on until head_seq.
    *
    * @generated from rpc skyagent.run.v1.RunService.ListEvents
    */

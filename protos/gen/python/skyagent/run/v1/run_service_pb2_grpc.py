@@ -135,7 +135,7 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Returns a page of the journal.
+        """Returns a page of the journal: fewer events than asked for where they are large, so go on until head_seq.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class RunServiceStub:
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]
     """Streams the journal from after_seq, without gap or duplicate, and goes on live. Over REST it is server-sent events."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListEventsRequest, _run_service_pb2.ListEventsResponse]
-    """Returns a page of the journal."""
+    """Returns a page of the journal: fewer events than asked for where they are large, so go on until head_seq."""
     PauseRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]
     """Pauses a run: after the answer nothing of it starts."""
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
@@ -74,7 +74,7 @@ class RunServiceAsyncStub(RunServiceStub):
     WatchRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Streams the journal from after_seq, without gap or duplicate, and goes on live. Over REST it is server-sent events."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListEventsRequest, _run_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Returns a page of the journal."""
+    """Returns a page of the journal: fewer events than asked for where they are large, so go on until head_seq."""
     PauseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]  # type: ignore[assignment]
     """Pauses a run: after the answer nothing of it starts."""
     ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
@@ -133,7 +133,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListEventsResponse, _abc.Awaitable[_run_service_pb2.ListEventsResponse]]:
-        """Returns a page of the journal."""
+        """Returns a page of the journal: fewer events than asked for where they are large, so go on until head_seq."""
 
     @_abc_1.abstractmethod
     def PauseRun(

@@ -7,7 +7,7 @@ or whose UPDATE hit nothing, is looked at more closely; nothing is written befor
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from control.journal.append import Append, Appended, ApprovalUse
@@ -21,15 +21,15 @@ from control.journal.errors import (
     StaleHead,
     StaleOwner,
 )
-from control.journal.event import StoredEvent
+from control.journal.event import EventDraft, StoredEvent
 from control.journal.hub import Hub
 from infra.clock import Clock
 from infra.errors import Internal, SkyError
 
 _PREVIOUS = "SELECT head_hash FROM runs WHERE run_id = ?"
-_MOVE = "UPDATE runs SET head_seq = ?, head_hash = ? WHERE run_id = ? AND epoch = ? AND head_seq = ?"
+_MOVE = "UPDATE runs SET head_seq = ?, head_hash = ? WHERE run_id = ? AND epoch = ? AND head_seq = ? AND head_hash = ?"
 _MOVE_UNDER_CONTROL = _MOVE + " AND control_gen = ?"
-_INSERT = (
+INSERT_EVENT = (
     "INSERT INTO run_events (run_id, seq, append_id, epoch, kind, ts_ms, payload, payload_digest, prev_hash, hash)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -52,7 +52,10 @@ _PROJECT = (
 )
 _SET_TERMINAL = "UPDATE runs SET terminal = ? WHERE run_id = ? AND terminal <> ?"
 
-_Row = tuple[str, int, str, int, int, int, bytes, bytes, bytes, bytes]
+_HEADS_KEPT = 4096
+
+EventRow = tuple[str, int, str, int, int, int, bytes, bytes, bytes, bytes]
+"""The values of INSERT_EVENT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Written:
     """What one append did; no rows when it had been committed before."""
 
     appended: Appended
-    rows: tuple[_Row, ...]
+    rows: tuple[EventRow, ...]
 
 
 class AppendBatch:
@@ -69,12 +72,14 @@ class AppendBatch:
     def __init__(self, clock: Clock, hub: Hub) -> None:
         self._clock = clock
         self._hub = hub
+        # Where runs were left. A transaction that came to nothing makes it wrong, which the compare-and-set notices.
+        self._heads: dict[str, bytes] = {}
 
     def apply(self, connection: sqlite3.Connection, items: Sequence[Append]) -> Sequence[Written | SkyError]:
         now_ms = self._clock.now_ms()
-        answers = [_write(connection, append, now_ms) for append in items]
+        answers = [self._write(connection, append, now_ms) for append in items]
         written = [answer for answer in answers if isinstance(answer, Written)]
-        connection.executemany(_INSERT, [row for append in written for row in append.rows])
+        connection.executemany(INSERT_EVENT, [row for append in written for row in append.rows])
         return answers
 
     def committed(self, results: Sequence[Written]) -> None:
@@ -82,41 +87,64 @@ class AppendBatch:
             if written.rows and self._hub.has_tail(written.rows[0][0]):
                 self._hub.publish([StoredEvent(*row) for row in written.rows])
 
+    def _write(self, connection: sqlite3.Connection, append: Append, now_ms: int) -> Written | SkyError:
+        now_ms = now_ms if append.time_ms is None else append.time_ms
+        extended = append.consume is not None or append.applied_commands or append.new_approvals
+        if extended and (objection := _objection(connection, append)) is not None:
+            return objection
+        rows = self._moved(connection, append, now_ms)
+        if rows is None:
+            return _objection(connection, append) or Internal(
+                "APPEND_REFUSED", f"append to {append.run_id} was refused"
+            )
+        if extended:
+            _touch_others(connection, append, rows[-1][1], now_ms)
+        if append.projection is not None:
+            _project(connection, append, rows[-1][1])
+        return Written(Appended(rows[-1][1], rows[-1][9], now_ms), rows)
 
-def _write(connection: sqlite3.Connection, append: Append, now_ms: int) -> Written | SkyError:
-    now_ms = now_ms if append.time_ms is None else append.time_ms
-    extended = append.consume is not None or append.applied_commands or append.new_approvals
-    if extended and (objection := _objection(connection, append)) is not None:
-        return objection
-    previous = connection.execute(_PREVIOUS, (append.run_id,)).fetchone()
-    if previous is None:
-        return RunNotFound(append.run_id)
-    rows = _chained(append, previous[0], now_ms)
-    if not _move_head(connection, append, rows[-1]):
-        return _objection(connection, append) or Internal("APPEND_REFUSED", f"append to {append.run_id} was refused")
-    if extended:
-        _touch_others(connection, append, rows[-1][1], now_ms)
-    if append.projection is not None:
-        _project(connection, append, rows[-1][1])
-    return Written(Appended(rows[-1][1], rows[-1][9], now_ms), rows)
+    def _moved(self, connection: sqlite3.Connection, append: Append, now_ms: int) -> tuple[EventRow, ...] | None:
+        """The rows after which the run's head stands now; nothing when it could not be moved."""
+        left = self._heads.pop(append.run_id, None)
+        if left is not None:
+            rows = _chained(append, left, now_ms)
+            if _move_head(connection, append, rows):
+                return self._noted(rows)
+        previous = connection.execute(_PREVIOUS, (append.run_id,)).fetchone()
+        if previous is None or previous[0] == left:
+            return None
+        rows = _chained(append, previous[0], now_ms)
+        return self._noted(rows) if _move_head(connection, append, rows) else None
+
+    def _noted(self, rows: tuple[EventRow, ...]) -> tuple[EventRow, ...]:
+        if len(self._heads) >= _HEADS_KEPT:
+            self._heads.clear()
+        self._heads[rows[-1][0]] = rows[-1][9]
+        return rows
 
 
-def _chained(append: Append, prev_hash: bytes, now_ms: int) -> tuple[_Row, ...]:
-    run_id, append_id, epoch = append.run_id, append.append_id, append.epoch
-    rows: list[_Row] = []
-    seq = append.expect_seq
-    for draft in append.events:
+def _chained(append: Append, prev_hash: bytes, now_ms: int) -> tuple[EventRow, ...]:
+    return chained(append.run_id, append.append_id, append.epoch, append.expect_seq, append.events, prev_hash, now_ms)
+
+
+def chained(
+    run_id: str, append_id: str, epoch: int, seq: int, events: Iterable[EventDraft], prev_hash: bytes, now_ms: int
+) -> tuple[EventRow, ...]:
+    """The events after `seq`, each with the hash that holds it to the one before."""
+    rows: list[EventRow] = []
+    for draft in events:
         seq += 1
         kind, payload = draft.kind, draft.payload
         digest = payload_digest(payload)
-        chained = event_hash(prev_hash, run_id, seq, epoch, kind, now_ms, append_id, digest)
-        rows.append((run_id, seq, append_id, epoch, kind, now_ms, payload, digest, prev_hash, chained))
-        prev_hash = chained
+        hashed = event_hash(prev_hash, run_id, seq, epoch, kind, now_ms, append_id, digest)
+        rows.append((run_id, seq, append_id, epoch, kind, now_ms, payload, digest, prev_hash, hashed))
+        prev_hash = hashed
     return tuple(rows)
 
 
-def _move_head(connection: sqlite3.Connection, append: Append, last: _Row) -> bool:
-    fenced = (last[1], last[9], append.run_id, append.epoch, append.expect_seq)
+def _move_head(connection: sqlite3.Connection, append: Append, rows: Sequence[EventRow]) -> bool:
+    last = rows[-1]
+    fenced = (last[1], last[9], append.run_id, append.epoch, append.expect_seq, rows[0][8])
     if append.control_gen is None:
         return connection.execute(_MOVE, fenced).rowcount == 1
     return connection.execute(_MOVE_UNDER_CONTROL, (*fenced, append.control_gen)).rowcount == 1

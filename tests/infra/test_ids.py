@@ -3,6 +3,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ulid import ULID
 
 from infra.clock import ManualClock
 from infra.errors import InvalidArgument
@@ -25,6 +26,13 @@ def test_ulids_grow_even_when_the_wall_clock_stands_still_or_jumps_back(jumps: l
         clock.jump(jump)
         made += [ids.ulid(), ids.ulid()]
     assert made == sorted(set(made))
+
+
+@given(st.integers(min_value=0, max_value=(1 << 47) - 1), st.integers(min_value=0))
+def test_ulids_are_written_as_the_library_writes_them(now_ms: int, seed: int) -> None:
+    made = seeded_ids(seed, ManualClock(start_ms=now_ms)).ulid()
+    assert made == str(ULID.from_int(ulid_int(made)))
+    assert len(made) == 26
 
 
 def test_a_ulid_says_when_it_was_made() -> None:

@@ -3,49 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import astuple
+from sqlite3 import Connection as Driver
 
-from sqlalchemy import Connection, Executable, bindparam, insert, select
+from sqlalchemy import Connection, Executable, bindparam, select
 
-from control.journal.chain import event_hash, first_link, fork_link, payload_digest
+from control.journal.append_batch import INSERT_EVENT, chained
+from control.journal.chain import first_link, fork_link
 from control.journal.errors import IdReused
 from control.journal.queries.projections import put_projection
 from control.journal.queries.runs import HEAD, head, head_of, log_generation
 from control.journal.run import NewRun, RunHead
 from control.journal.schema import run_events, runs
+from infra.db.engine import driver_connection
 from infra.errors import Precondition
 
-_EventRow = dict[str, str | int | bytes]
-
-# Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
-_FIRST_APPEND = select(run_events.c.append_id).where(run_events.c.run_id == bindparam("of_run"), run_events.c.seq == 1)
+# What every new run needs is said to the driver itself: SQLAlchemy takes longer with a statement than SQLite.
+_FIRST_APPEND = "SELECT append_id FROM run_events WHERE run_id = ? AND seq = 1"
+_NEW_RUN = (
+    "INSERT INTO runs (run_id, mission_id, tenant, head_seq, head_hash, epoch, control_gen, log_generation,"
+    " fold_version, owner_node, owner_incarnation, created_ms, terminal, request_id, parent_run_id, parent_seq,"
+    " parent_hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _SAME_REQUEST = select(*HEAD).where(
     runs.c.tenant == bindparam("of_tenant"), runs.c.request_id == bindparam("by_request")
 )
-_NEW_RUN = insert(runs)
-_NEW_EVENT = insert(run_events)
 
 
 def create_run(connection: Connection, new: NewRun, also: Sequence[Executable], now_ms: int) -> tuple[RunHead, bool]:
     """The head of the run, and whether it was created now."""
-    known = _known(connection, new)
+    driver = driver_connection(connection)
+    known = _known(connection, driver, new)
     if known is not None:
         return known, False
     for statement in also:
         connection.execute(statement)
-    events, head_hash = _first_events(new, _first_link(connection, new), now_ms)
-    created = _new_head(connection, new, head_hash, now_ms)
-    connection.execute(_NEW_RUN, asdict(created) | _only_stored(new))
-    connection.execute(_NEW_EVENT, events)
+    events = chained(new.run_id, new.append_id, 0, 0, new.events, _first_link(connection, new), now_ms)
+    created = _new_head(connection, new, events[-1][9], now_ms)
+    driver.execute(_NEW_RUN, (*astuple(created), *_only_stored(new)))
+    driver.executemany(INSERT_EVENT, events)
     if new.projection is not None:
         put_projection(connection, new.run_id, len(events), new.projection)
     return created, True
 
 
-def _known(connection: Connection, new: NewRun) -> RunHead | None:
-    append_id = connection.execute(_FIRST_APPEND, {"of_run": new.run_id}).scalar_one_or_none()
-    if append_id is not None:
-        if append_id != new.append_id:
+def _known(connection: Connection, driver: Driver, new: NewRun) -> RunHead | None:
+    first = driver.execute(_FIRST_APPEND, (new.run_id,)).fetchone()
+    if first is not None:
+        if first[0] != new.append_id:
             raise IdReused("run_id", new.run_id)
         return head(connection, new.run_id, new.tenant)
     if new.request_id is None:
@@ -73,29 +78,6 @@ def _first_link(connection: Connection, new: NewRun) -> bytes:
     return fork_link(new.run_id, parent.run_id, parent.seq, parent.hash)
 
 
-def _first_events(new: NewRun, link: bytes, now_ms: int) -> tuple[list[_EventRow], bytes]:
-    events: list[_EventRow] = []
-    for seq, draft in enumerate(new.events, start=1):
-        digest = payload_digest(draft.payload)
-        chained = event_hash(link, new.run_id, seq, 0, draft.kind, now_ms, new.append_id, digest)
-        events.append(
-            {
-                "run_id": new.run_id,
-                "seq": seq,
-                "append_id": new.append_id,
-                "epoch": 0,
-                "kind": draft.kind,
-                "ts_ms": now_ms,
-                "payload": draft.payload,
-                "payload_digest": digest,
-                "prev_hash": link,
-                "hash": chained,
-            }
-        )
-        link = chained
-    return events, link
-
-
 def _new_head(connection: Connection, new: NewRun, head_hash: bytes, now_ms: int) -> RunHead:
     return RunHead(
         run_id=new.run_id,
@@ -114,12 +96,9 @@ def _new_head(connection: Connection, new: NewRun, head_hash: bytes, now_ms: int
     )
 
 
-def _only_stored(new: NewRun) -> dict[str, str | int | bytes | None]:
+def _only_stored(new: NewRun) -> tuple[str | int | bytes | None, ...]:
     """Columns of a run that nobody reads back with its head."""
     parent = new.parent
-    return {
-        "request_id": new.request_id,
-        "parent_run_id": parent and parent.run_id,
-        "parent_seq": parent and parent.seq,
-        "parent_hash": parent and parent.hash,
-    }
+    if parent is None:
+        return new.request_id, None, None, None
+    return new.request_id, parent.run_id, parent.seq, parent.hash

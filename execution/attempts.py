@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 
 class State(StrEnum):
@@ -16,13 +16,13 @@ class State(StrEnum):
     RELEASED = "RELEASED"  # recorded by the control plane: only the key is kept
 
 
-class Refusal(StrEnum):
+class Refusal(Enum):
     """Why an attempt may not begin."""
 
-    STALE_FENCE = "STALE_FENCE"  # a later owner of the run has spoken
-    STALE_ATTEMPT = "STALE_ATTEMPT"  # a later attempt of the step is known
-    OTHER_ACTION = "OTHER_ACTION"  # the same key was used for another action
-    RUN_ENDED = "RUN_ENDED"
+    STALE_FENCE = auto()  # a later owner of the run has spoken
+    STALE_ATTEMPT = auto()  # a later attempt of the step is known
+    OTHER_ACTION = auto()  # the same key was used for another action
+    RUN_ENDED = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from execution import session
-from infra.clock import SystemClock
+from execution import worker as worker_module
+from execution.attempts import AttemptKey
+from execution.joints import Joint
+from infra.clock import ManualClock, SystemClock
 from infra.errors import Conflict, Denied, Internal, Precondition, SkyError, Unauthenticated, Unavailable
 from skyagent.execution.v1 import action_pb2, effect_pb2
 from skyagent.execution.v1 import worker_service_pb2 as pb
@@ -415,6 +418,76 @@ async def test_a_result_that_wins_against_its_cancel_is_reported_as_it_is(
         assert (await link.result()).outcome.status == OK
         link.cancel(key)
         assert (await link.result()).outcome.status == OK
+
+
+async def test_what_does_not_end_within_the_grace_of_its_cancel_is_ended(
+    plane: ControlPlane, tmp_path: Path, actor: Actor
+) -> None:
+    clock = ManualClock()
+    async with working(actor, settings(plane.address, tmp_path), clock):
+        link = await plane.meet(lease_ttl=600, heartbeat=300)
+        key = link.assign(assign())
+        await actor.next()
+        link.cancel(key, reason="enough", grace=60)
+        for elapsed in (0, 59.9):
+            await clock.advance(elapsed)
+            link.inspect(key)
+            assert (await link.state()).state == pb.HELD_STATE_RUNNING
+        await clock.advance(0.1)
+        outcome = (await link.result()).outcome
+        assert (outcome.status, outcome.effect) == (CANCELLED, UNKNOWN)
+
+
+async def test_every_joint_of_a_steps_life_is_passed_once_and_in_order(
+    plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[tuple[Joint, AttemptKey, int]] = []
+
+    class Noted:
+        def reach(self, joint: Joint, key: AttemptKey, effect_class: int = 0) -> None:
+            passed.append((joint, key, effect_class))
+
+    def noted(_: str) -> Noted:
+        return Noted()
+
+    monkeypatch.setattr(worker_module, "joints_at", noted)
+    async with working(Immediate(), settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        key = link.assign(assign())
+        link.recorded((await link.result()).key)
+        link.inspect(key)
+        assert (await link.state()).state == pb.HELD_STATE_RELEASED
+    known = AttemptKey(key.run_id, key.step_id, key.attempt)
+    assert passed == [(joint, known, effect_pb2.EFFECT_CLASS_ONCE if joint is Joint.ASSIGNED else 0) for joint in Joint]
+
+
+async def test_a_refused_result_of_what_is_unknown_or_runs_changes_nothing(
+    plane: ControlPlane, tmp_path: Path, actor: Actor
+) -> None:
+    async with working(actor, settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        key = link.assign(assign())
+        running = await actor.next()
+        for refused in (key, step_key(9)):
+            link.send(pb.ControlResponse(result_refused=pb.ResultRefused(key=refused)))
+        link.inspect(step_key(9))
+        assert (await link.state()).state == pb.HELD_STATE_NEVER_BEGUN
+        actor.let(running)
+        assert (await link.result()).outcome.status == OK
+
+
+async def test_a_frame_about_no_valid_key_is_left_unanswered(plane: ControlPlane, tmp_path: Path, actor: Actor) -> None:
+    async with working(actor, settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        nobody = pb.StepKey(run_id="nobody", step_id="nothing", attempt=1)
+        link.assign(assign(nobody))
+        link.cancel(nobody)
+        link.inspect(nobody)
+        link.assign(assign())
+        actor.let(await actor.next())
+        assert (await link.result()).key == step_key()
+        assert (link.waiting("step_state"), link.waiting("step_result")) == (0, 0)
+        assert len(actor.executed) == 1
 
 
 async def test_cancelling_what_waits_its_turn_settles_it_at_once(

@@ -151,6 +151,36 @@ async def test_a_drain_that_names_nobody_else_ends_the_worker(plane: ControlPlan
         await worker
 
 
+async def test_a_worker_that_leaves_begins_nothing_and_waits_until_its_results_are_recorded(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    actor = Actor()
+    async with working(actor, settings(plane.address, tmp_path)) as worker:
+        link = await plane.meet()
+        running_key = link.assign(assign(step_key(1)))
+        running = await actor.next()
+        link.send(pb.ControlResponse(drain=pb.Drain(reason="maintenance")))
+        link.inspect(running_key)
+        await link.state()
+        late_key = link.assign(assign(step_key(2)))
+        refused = await link.result()
+        assert (refused.key, refused.outcome.reason, refused.outcome.effect) == (
+            late_key,
+            "DRAINING",
+            effect_pb2.EFFECT_NONE,
+        )
+        link.recorded(late_key)
+        actor.let(running)
+        assert (await link.result()).key == running_key
+        link.inspect(running_key)
+        assert (await link.state()).state == pb.HELD_STATE_DONE
+        assert link.waiting("goodbye") == 0
+        link.recorded(running_key)
+        await link.next("goodbye")
+        link.close()
+        await worker
+
+
 async def test_a_drain_with_an_alternate_moves_the_worker_with_what_runs(plane: ControlPlane, tmp_path: Path) -> None:
     actor = Actor()
     async with control_plane() as other, working(actor, settings(plane.address, tmp_path)):

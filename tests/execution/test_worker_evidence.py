@@ -185,6 +185,20 @@ async def test_an_executor_reads_what_it_stored_and_what_the_control_plane_has(
             assert (await link.result()).outcome.message == said
 
 
+async def test_other_bytes_than_those_asked_for_are_not_taken(plane: ControlPlane, tmp_path: Path) -> None:
+    plane.blobs[digest_of(b"input")] = b"other"
+    async with working(Reader(), settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        link.assign(assign(step_key(), noop(digest_of(b"input").encode())))
+        assert (await link.result()).outcome.message.endswith("[BLOB_DIGEST_MISMATCH]")
+
+
+async def test_evidence_lies_where_only_its_owner_may_look(tmp_path: Path) -> None:
+    await Spool(tmp_path / "spool").put(KEY, b"seen")
+    folders = [tmp_path / "spool" / KEY.run_id / f"{KEY.step_id}.1", tmp_path / "spool"]
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
+
+
 async def test_altered_evidence_is_noticed(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     digest = await spool.put(KEY, b"seen")

@@ -119,6 +119,17 @@ def test_an_approved_record_is_filled_in_afresh_before_it_is_saved() -> None:
     assert len(simulation.folded.state.approvals) == 1
 
 
+def test_an_answer_does_not_interrupt_the_record_that_is_in_hand() -> None:
+    application = Application()
+    simulation = Simulation(records_plan("A", "B"), application, _ask_for("save A"))
+    while "open B" not in [node.node.title for node in simulation.folded.state.nodes if node.attempts]:
+        simulation.run_one()
+    simulation.answer(ev.APPROVAL_STATE_GRANTED)
+    assert simulation.run() == ev.RUN_PHASE_SUCCEEDED
+    assert application.saved == ["B", "A"]
+    assert len(simulation.step("open B").attempts) == 1
+
+
 def test_a_denied_record_is_not_entered_and_the_run_says_so() -> None:
     application = Application()
     simulation = Simulation(records_plan("A", "B"), application, _ask_for("save A"))

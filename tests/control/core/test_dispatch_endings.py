@@ -50,10 +50,10 @@ def test_false_successes_are_told() -> None:
 def test_records_are_counted_as_what_people_care_for() -> None:
     done = {f"{verb} {key}".replace(" ", "_"): (SUCCEEDED, "") for key in "XY" for verb in ("open", "fill", "save")}
     assert finish(_run(*records_plan("X", "Y"), **done)).summary == "2 records entered and seen in the application"
-    done["save_Y"] = (FAILED, "NO_EFFECT")
-    ended = finish(_run(*records_plan("X", "Y"), **done))
+    done |= {title.replace("Y", "Z"): ending for title, ending in done.items()} | {"save_Y": (FAILED, "NO_EFFECT")}
+    ended = finish(_run(*records_plan("X", "Y", "Z"), **done))
     assert (ended.phase, ended.reason) == (ev.RUN_PHASE_FAILED, "NO_EFFECT")
-    assert ended.summary == "1 of 2 records entered: save Y: so it is"
+    assert ended.summary == "2 of 3 records entered: save Y: so it is"
 
 
 def test_a_failure_is_told_with_the_step_that_it_began_with() -> None:

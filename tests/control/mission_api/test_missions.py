@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from control.mission_api.service import SERVICE
 from infra.errors import AlreadyExists, InvalidArgument, NotFound, Precondition, SkyError
@@ -120,6 +121,21 @@ async def test_a_spec_that_cannot_be_done_creates_nothing(
     world: World, spec: mission_pb2.MissionSpec, field: str
 ) -> None:
     assert field in {violation.field for violation in (await _refused(world, spec)).violations}
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        (mission_pb2.Limits(max_wall_time=Duration(seconds=-1)), "spec.limits.max_wall_time"),
+        (mission_pb2.Limits(approval_ttl=Duration(seconds=-1)), "spec.limits.approval_ttl"),
+        # Beyond what a time can be: it would break the run at its first question.
+        (mission_pb2.Limits(approval_ttl=Duration(seconds=315_576_000_000)), "spec.limits.approval_ttl"),
+    ],
+)
+async def test_a_time_that_cannot_be_meant_is_refused(world: World, limits: mission_pb2.Limits, field: str) -> None:
+    spec = login()
+    spec.limits.CopyFrom(limits)
+    assert [violation.field for violation in (await _refused(world, spec)).violations] == [field]
 
 
 async def test_the_same_request_is_answered_by_the_same_mission_also_when_it_comes_at_once(world: World) -> None:

@@ -28,7 +28,7 @@ from skyagent.common.v1 import blob_pb2 as skyagent_dot_common_dot_v1_dot_blob__
 from skyagent.execution.v1 import browser_pb2 as skyagent_dot_execution_dot_v1_dot_browser__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#skyagent/execution/v1/desktop.proto\x12\x15skyagent.execution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dskyagent/common/v1/blob.proto\x1a#skyagent/execution/v1/browser.proto\"\xfb\x04\n\rDesktopAction\x12\x1b\n\nsession_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x06launch\x18\x03 \x01(\x0b\x32#.skyagent.execution.v1.LaunchActionH\x00\x12>\n\x07observe\x18\x04 \x01(\x0b\x32+.skyagent.execution.v1.DesktopObserveActionH\x00\x12:\n\x05\x63lick\x18\x05 \x01(\x0b\x32).skyagent.execution.v1.DesktopClickActionH\x00\x12\x38\n\x04type\x18\x06 \x01(\x0b\x32(.skyagent.execution.v1.DesktopTypeActionH\x00\x12\x36\n\x03key\x18\x07 \x01(\x0b\x32\'.skyagent.execution.v1.DesktopKeyActionH\x00\x12<\n\x06scroll\x18\x08 \x01(\x0b\x32*.skyagent.execution.v1.DesktopScrollActionH\x00\x12\x38\n\x04\x64rag\x18\t \x01(\x0b\x32(.skyagent.execution.v1.DesktopDragActionH\x00\x12\x35\n\x06window\x18\n \x01(\x0b\x32#.skyagent.execution.v1.WindowActionH\x00\x12<\n\x06settle\x18\x0b \x01(\x0b\x32*.skyagent.execution.v1.DesktopSettleActionH\x00\x42\x0f\n\x06\x61\x63tion\x12\x05\xbaH\x02\x08\x01\")\n\x0cLaunchAction\x12\x19\n\x04\x61rgv\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\"C\n\x14\x44\x65sktopObserveAction\x12\x15\n\raccessibility\x18\x01 \x01(\x08\x12\x14\n\x0ctoken_budget\x18\x02 \x01(\r\"h\n\rDesktopTarget\x12\x16\n\x03ref\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@H\x00\x12\x32\n\x05point\x18\x02 \x01(\x0b\x32!.skyagent.execution.v1.FramePointH\x00\x42\x0b\n\x02\x62y\x12\x05\xbaH\x02\x08\x01\"\\\n\nFramePoint\x12\x19\n\x08\x66rame_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x33\n\x05point\x18\x02 \x01(\x0b\x32\x1c.skyagent.execution.v1.PointB\x06\xbaH\x03\xc8\x01\x01\"\xa8\x01\n\x12\x44\x65sktopClickAction\x12<\n\x06target\x18\x01 \x01(\x0b\x32$.skyagent.execution.v1.DesktopTargetB\x06\xbaH\x03\xc8\x01\x01\x12<\n\x06\x62utton\x18\x02 \x01(\x0e\x32\".skyagent.execution.v1.MouseButtonB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x16\n\x05\x63ount\x18\x03 \x01(\rB\x07\xbaH\x04*\x02\x18\x03\",\n\x11\x44\x65sktopTypeAction\x12\x17\n\x04text\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04\",\n\x10\x44\x65sktopKeyAction\x12\x18\n\x05\x63hord\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"q\n\x13\x44\x65sktopScrollAction\x12\x34\n\x06target\x18\x01 \x01(\x0b\x32$.skyagent.execution.v1.DesktopTarget\x12\x11\n\tnotches_y\x18\x02 \x01(\x05\x12\x11\n\tnotches_x\x18\x03 \x01(\x05\"\x94\x01\n\x11\x44\x65sktopDragAction\x12<\n\x06source\x18\x01 \x01(\x0b\x32$.skyagent.execution.v1.DesktopTargetB\x06\xbaH\x03\xc8\x01\x01\x12\x41\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32$.skyagent.execution.v1.DesktopTargetB\x06\xbaH\x03\xc8\x01\x01\"\xa4\x01\n\x0cWindowAction\x12\x1a\n\twindow_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x43\n\toperation\x18\x02 \x01(\x0e\x32&.skyagent.execution.v1.WindowOperationB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\trectangle\x18\x03 \x01(\x0b\x32 .skyagent.execution.v1.Rectangle\"@\n\tRectangle\x12\t\n\x01x\x18\x01 \x01(\x05\x12\t\n\x01y\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\"?\n\x13\x44\x65sktopSettleAction\x12(\n\x05quiet\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x85\x01\n\rDesktopResult\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.skyagent.execution.v1.DesktopStatus\x12>\n\x0bobservation\x18\x02 \x01(\x0b\x32).skyagent.execution.v1.DesktopObservation\"\xd5\x01\n\x12\x44\x65sktopObservation\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\t\x12*\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1b.skyagent.common.v1.BlobRef\x12\x30\n\x06screen\x18\x03 \x01(\x0b\x32 .skyagent.execution.v1.Rectangle\x12.\n\x07windows\x18\x04 \x03(\x0b\x32\x1d.skyagent.execution.v1.Window\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x11\n\ttruncated\x18\x06 \x01(\x08\"\x85\x01\n\x06Window\x12\x11\n\twindow_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x13\n\x0b\x61pplication\x18\x03 \x01(\t\x12\x33\n\trectangle\x18\x04 \x01(\x0b\x32 .skyagent.execution.v1.Rectangle\x12\x0f\n\x07\x66ocused\x18\x05 \x01(\x08*\xa6\x01\n\x0fWindowOperation\x12 \n\x1cWINDOW_OPERATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16WINDOW_OPERATION_FOCUS\x10\x01\x12\x1a\n\x16WINDOW_OPERATION_CLOSE\x10\x02\x12\x1d\n\x19WINDOW_OPERATION_MAXIMIZE\x10\x03\x12\x1a\n\x16WINDOW_OPERATION_PLACE\x10\x04*\xdf\x01\n\rDesktopStatus\x12\x1e\n\x1a\x44\x45SKTOP_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45SKTOP_STATUS_OK\x10\x01\x12\x18\n\x14\x44\x45SKTOP_STATUS_STALE\x10\x02\x12\x1a\n\x16\x44\x45SKTOP_STATUS_TIMEOUT\x10\x03\x12 \n\x1c\x44\x45SKTOP_STATUS_POLICY_DENIED\x10\x04\x12\x1a\n\x16\x44\x45SKTOP_STATUS_CRASHED\x10\x05\x12#\n\x1f\x44\x45SKTOP_STATUS_HUMAN_IN_CONTROL\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#skyagent/execution/v1/desktop.proto\x12\x15skyagent.execution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dskyagent/common/v1/blob.proto\x1a#skyagent/execution/v1/browser.proto\"\x85\x05\n\rDesktopAction\x12\x1b\n\nsession_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x34\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12\x35\n\x06launch\x18\x03 \x01(\x0b\x32#.skyagent.execution.v1.LaunchActionH\x00\x12>\n\x07observe\x18\x04 \x01(\x0b\x32+.skyagent.execution.v1.DesktopObserveActionH\x00\x12:\n\x05\x63lick\x18\x05 \x01(\x0b\x32).skyagent.execution.v1.DesktopClickActionH\x00\x12\x38\n\x04type\x18\x06 \x01(\x0b\x32(.skyagent.execution.v1.DesktopTypeActionH\x00\x12\x36\n\x03key\x18\x07 \x01(\x0b\x32\'.skyagent.execution.v1.DesktopKeyActionH\x00\x12<\n\x06scroll\x18\x08 \x01(\x0b\x32*.skyagent.execution.v1.DesktopScrollActionH\x00\x12\x38\n\x04\x64rag\x18\t \x01(\x0b\x32(.skyagent.execution.v1.DesktopDragActionH\x00\x12\x35\n\x06window\x18\n \x01(\x0b\x32#.skyagent.execution.v1.WindowActionH\x00\x12<\n\x06settle\x18\x0b \x01(\x0b\x32*.skyagent.execution.v1.DesktopSettleActionH\x00\x42\x0f\n\x06\x61\x63tion\x12\x05\xbaH\x02\x08\x01\")\n\x0cLaunchAction\x12\x19\n\x04\x61rgv\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\"C\n\x14\x44\x65sktopObserveAction\x12\x15\n\raccessibility\x18\x01 \x01(\x08\x12\x14\n\x0ctoken_budget\x18\x02 \x01(\r\"h\n\rDesktopTarget\x12\x16\n\x03ref\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@H\x00\x12\x32\n\x05point\x18\x02 \x01(\x0b\x32!.skyagent.execution.v1.FramePointH\x00\x42\x0b\n\x02\x62y\x12\x05\xbaH\x02\x08\x01\"\\\n\nFramePoint\x12\x19\n\x08\x66rame_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x33\n\x05point\x18\x02 \x01(\x0b\x32\x1c.skyagent.execution.v1.PointB\x06\xbaH\x03\xc8\x01\x01\"\xa8\x01\n\x12\x44\x65sktopClickAction\x12<\n\x06target\x18\x01 \x01(\x0b\x32$.skyagent.execution.v1.DesktopTargetB\x06\xbaH\x03\xc8\x01\x01\x12<\n\x06\x62utton\x18\x02 \x01(\x0e\x32\".skyagent.execution.v1.MouseButtonB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x16\n\x05\x63ount\x18\x03 \x01(\rB\x07\xbaH\x04*\x02\x18\x03\",\n\x11\x44\x65sktopTypeAction\x12\x17\n\x04text\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04\",\n\x10\x44\x65sktopKeyAction\x12\x18\n\x05\x63hord\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\"q\n\x13\x44\x65sktopScrollAction\x12\x34\n\x06target\x18\x01 \x01(\x0b\x32$.skyagent.execution.v1.DesktopTarget\x12\x11\n\tnotches_y\x18\x02 \x01(\x05\x12\x11\n\tnotches_x\x18\x03 \x01(\x05\"\x94\x01\n\x11\x44\x65sktopDragAction\x12<\n\x06source\x18\x01 \x01(\x0b\x32$.skyagent.execution.v1.DesktopTargetB\x06\xbaH\x03\xc8\x01\x01\x12\x41\n\x0b\x64\x65stination\x18\x02 \x01(\x0b\x32$.skyagent.execution.v1.DesktopTargetB\x06\xbaH\x03\xc8\x01\x01\"\xa4\x01\n\x0cWindowAction\x12\x1a\n\twindow_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x43\n\toperation\x18\x02 \x01(\x0e\x32&.skyagent.execution.v1.WindowOperationB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\trectangle\x18\x03 \x01(\x0b\x32 .skyagent.execution.v1.Rectangle\"@\n\tRectangle\x12\t\n\x01x\x18\x01 \x01(\x05\x12\t\n\x01y\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\"I\n\x13\x44\x65sktopSettleAction\x12\x32\n\x05quiet\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\"\x85\x01\n\rDesktopResult\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.skyagent.execution.v1.DesktopStatus\x12>\n\x0bobservation\x18\x02 \x01(\x0b\x32).skyagent.execution.v1.DesktopObservation\"\xd5\x01\n\x12\x44\x65sktopObservation\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\t\x12*\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1b.skyagent.common.v1.BlobRef\x12\x30\n\x06screen\x18\x03 \x01(\x0b\x32 .skyagent.execution.v1.Rectangle\x12.\n\x07windows\x18\x04 \x03(\x0b\x32\x1d.skyagent.execution.v1.Window\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x11\n\ttruncated\x18\x06 \x01(\x08\"\x85\x01\n\x06Window\x12\x11\n\twindow_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x13\n\x0b\x61pplication\x18\x03 \x01(\t\x12\x33\n\trectangle\x18\x04 \x01(\x0b\x32 .skyagent.execution.v1.Rectangle\x12\x0f\n\x07\x66ocused\x18\x05 \x01(\x08*\xa6\x01\n\x0fWindowOperation\x12 \n\x1cWINDOW_OPERATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16WINDOW_OPERATION_FOCUS\x10\x01\x12\x1a\n\x16WINDOW_OPERATION_CLOSE\x10\x02\x12\x1d\n\x19WINDOW_OPERATION_MAXIMIZE\x10\x03\x12\x1a\n\x16WINDOW_OPERATION_PLACE\x10\x04*\xdf\x01\n\rDesktopStatus\x12\x1e\n\x1a\x44\x45SKTOP_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45SKTOP_STATUS_OK\x10\x01\x12\x18\n\x14\x44\x45SKTOP_STATUS_STALE\x10\x02\x12\x1a\n\x16\x44\x45SKTOP_STATUS_TIMEOUT\x10\x03\x12 \n\x1c\x44\x45SKTOP_STATUS_POLICY_DENIED\x10\x04\x12\x1a\n\x16\x44\x45SKTOP_STATUS_CRASHED\x10\x05\x12#\n\x1f\x44\x45SKTOP_STATUS_HUMAN_IN_CONTROL\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESKTOPACTION'].oneofs_by_name['action']._serialized_options = b'\272H\002\010\001'
   _globals['_DESKTOPACTION'].fields_by_name['session_id']._loaded_options = None
   _globals['_DESKTOPACTION'].fields_by_name['session_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_DESKTOPACTION'].fields_by_name['timeout']._loaded_options = None
+  _globals['_DESKTOPACTION'].fields_by_name['timeout']._serialized_options = b'\272H\005\252\001\0022\000'
   _globals['_LAUNCHACTION'].fields_by_name['argv']._loaded_options = None
   _globals['_LAUNCHACTION'].fields_by_name['argv']._serialized_options = b'\272H\010\222\001\005\010\001\020\200\002'
   _globals['_DESKTOPTARGET'].oneofs_by_name['by']._loaded_options = None
@@ -67,40 +69,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WINDOWACTION'].fields_by_name['window_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_WINDOWACTION'].fields_by_name['operation']._loaded_options = None
   _globals['_WINDOWACTION'].fields_by_name['operation']._serialized_options = b'\272H\005\202\001\002\020\001'
-  _globals['_WINDOWOPERATION']._serialized_start=2457
-  _globals['_WINDOWOPERATION']._serialized_end=2623
-  _globals['_DESKTOPSTATUS']._serialized_start=2626
-  _globals['_DESKTOPSTATUS']._serialized_end=2849
+  _globals['_DESKTOPSETTLEACTION'].fields_by_name['quiet']._loaded_options = None
+  _globals['_DESKTOPSETTLEACTION'].fields_by_name['quiet']._serialized_options = b'\272H\005\252\001\0022\000'
+  _globals['_WINDOWOPERATION']._serialized_start=2477
+  _globals['_WINDOWOPERATION']._serialized_end=2643
+  _globals['_DESKTOPSTATUS']._serialized_start=2646
+  _globals['_DESKTOPSTATUS']._serialized_end=2869
   _globals['_DESKTOPACTION']._serialized_start=192
-  _globals['_DESKTOPACTION']._serialized_end=827
-  _globals['_LAUNCHACTION']._serialized_start=829
-  _globals['_LAUNCHACTION']._serialized_end=870
-  _globals['_DESKTOPOBSERVEACTION']._serialized_start=872
-  _globals['_DESKTOPOBSERVEACTION']._serialized_end=939
-  _globals['_DESKTOPTARGET']._serialized_start=941
-  _globals['_DESKTOPTARGET']._serialized_end=1045
-  _globals['_FRAMEPOINT']._serialized_start=1047
-  _globals['_FRAMEPOINT']._serialized_end=1139
-  _globals['_DESKTOPCLICKACTION']._serialized_start=1142
-  _globals['_DESKTOPCLICKACTION']._serialized_end=1310
-  _globals['_DESKTOPTYPEACTION']._serialized_start=1312
-  _globals['_DESKTOPTYPEACTION']._serialized_end=1356
-  _globals['_DESKTOPKEYACTION']._serialized_start=1358
-  _globals['_DESKTOPKEYACTION']._serialized_end=1402
-  _globals['_DESKTOPSCROLLACTION']._serialized_start=1404
-  _globals['_DESKTOPSCROLLACTION']._serialized_end=1517
-  _globals['_DESKTOPDRAGACTION']._serialized_start=1520
-  _globals['_DESKTOPDRAGACTION']._serialized_end=1668
-  _globals['_WINDOWACTION']._serialized_start=1671
-  _globals['_WINDOWACTION']._serialized_end=1835
-  _globals['_RECTANGLE']._serialized_start=1837
-  _globals['_RECTANGLE']._serialized_end=1901
-  _globals['_DESKTOPSETTLEACTION']._serialized_start=1903
-  _globals['_DESKTOPSETTLEACTION']._serialized_end=1966
-  _globals['_DESKTOPRESULT']._serialized_start=1969
-  _globals['_DESKTOPRESULT']._serialized_end=2102
-  _globals['_DESKTOPOBSERVATION']._serialized_start=2105
-  _globals['_DESKTOPOBSERVATION']._serialized_end=2318
-  _globals['_WINDOW']._serialized_start=2321
-  _globals['_WINDOW']._serialized_end=2454
+  _globals['_DESKTOPACTION']._serialized_end=837
+  _globals['_LAUNCHACTION']._serialized_start=839
+  _globals['_LAUNCHACTION']._serialized_end=880
+  _globals['_DESKTOPOBSERVEACTION']._serialized_start=882
+  _globals['_DESKTOPOBSERVEACTION']._serialized_end=949
+  _globals['_DESKTOPTARGET']._serialized_start=951
+  _globals['_DESKTOPTARGET']._serialized_end=1055
+  _globals['_FRAMEPOINT']._serialized_start=1057
+  _globals['_FRAMEPOINT']._serialized_end=1149
+  _globals['_DESKTOPCLICKACTION']._serialized_start=1152
+  _globals['_DESKTOPCLICKACTION']._serialized_end=1320
+  _globals['_DESKTOPTYPEACTION']._serialized_start=1322
+  _globals['_DESKTOPTYPEACTION']._serialized_end=1366
+  _globals['_DESKTOPKEYACTION']._serialized_start=1368
+  _globals['_DESKTOPKEYACTION']._serialized_end=1412
+  _globals['_DESKTOPSCROLLACTION']._serialized_start=1414
+  _globals['_DESKTOPSCROLLACTION']._serialized_end=1527
+  _globals['_DESKTOPDRAGACTION']._serialized_start=1530
+  _globals['_DESKTOPDRAGACTION']._serialized_end=1678
+  _globals['_WINDOWACTION']._serialized_start=1681
+  _globals['_WINDOWACTION']._serialized_end=1845
+  _globals['_RECTANGLE']._serialized_start=1847
+  _globals['_RECTANGLE']._serialized_end=1911
+  _globals['_DESKTOPSETTLEACTION']._serialized_start=1913
+  _globals['_DESKTOPSETTLEACTION']._serialized_end=1986
+  _globals['_DESKTOPRESULT']._serialized_start=1989
+  _globals['_DESKTOPRESULT']._serialized_end=2122
+  _globals['_DESKTOPOBSERVATION']._serialized_start=2125
+  _globals['_DESKTOPOBSERVATION']._serialized_end=2338
+  _globals['_WINDOW']._serialized_start=2341
+  _globals['_WINDOW']._serialized_end=2474
 # @@protoc_insertion_point(module_scope)

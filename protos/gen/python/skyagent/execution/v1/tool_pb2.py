@@ -28,23 +28,25 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from skyagent.common.v1 import blob_pb2 as skyagent_dot_common_dot_v1_dot_blob__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n skyagent/execution/v1/tool.proto\x12\x15skyagent.execution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dskyagent/common/v1/blob.proto\"\xc2\x01\n\nToolAction\x12*\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x04tool\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01\x12\x1f\n\rschema_digest\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12*\n\targuments\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12!\n\x0fidempotency_key\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"\xa6\x01\n\nToolResult\x12\x31\n\x06status\x18\x01 \x01(\x0e\x32!.skyagent.execution.v1.ToolStatus\x12+\n\nstructured\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04text\x18\x03 \x01(\t\x12*\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x1b.skyagent.common.v1.BlobRef*\xac\x01\n\nToolStatus\x12\x1b\n\x17TOOL_STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eTOOL_STATUS_OK\x10\x01\x12\x15\n\x11TOOL_STATUS_ERROR\x10\x02\x12\x17\n\x13TOOL_STATUS_TIMEOUT\x10\x03\x12\x1e\n\x1aTOOL_STATUS_SCHEMA_CHANGED\x10\x04\x12\x1d\n\x19TOOL_STATUS_POLICY_DENIED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n skyagent/execution/v1/tool.proto\x12\x15skyagent.execution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1dskyagent/common/v1/blob.proto\"\xcc\x01\n\nToolAction\x12\x34\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12\x18\n\x04tool\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01\x12\x1f\n\rschema_digest\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12*\n\targuments\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12!\n\x0fidempotency_key\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"\xa6\x01\n\nToolResult\x12\x31\n\x06status\x18\x01 \x01(\x0e\x32!.skyagent.execution.v1.ToolStatus\x12+\n\nstructured\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0c\n\x04text\x18\x03 \x01(\t\x12*\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x1b.skyagent.common.v1.BlobRef*\xac\x01\n\nToolStatus\x12\x1b\n\x17TOOL_STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eTOOL_STATUS_OK\x10\x01\x12\x15\n\x11TOOL_STATUS_ERROR\x10\x02\x12\x17\n\x13TOOL_STATUS_TIMEOUT\x10\x03\x12\x1e\n\x1aTOOL_STATUS_SCHEMA_CHANGED\x10\x04\x12\x1d\n\x19TOOL_STATUS_POLICY_DENIED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyagent.execution.v1.tool_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TOOLACTION'].fields_by_name['timeout']._loaded_options = None
+  _globals['_TOOLACTION'].fields_by_name['timeout']._serialized_options = b'\272H\005\252\001\0022\000'
   _globals['_TOOLACTION'].fields_by_name['tool']._loaded_options = None
   _globals['_TOOLACTION'].fields_by_name['tool']._serialized_options = b'\272H\007r\005\020\001\030\377\001'
   _globals['_TOOLACTION'].fields_by_name['schema_digest']._loaded_options = None
   _globals['_TOOLACTION'].fields_by_name['schema_digest']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_TOOLACTION'].fields_by_name['idempotency_key']._loaded_options = None
   _globals['_TOOLACTION'].fields_by_name['idempotency_key']._serialized_options = b'\272H\005r\003\030\200\001'
-  _globals['_TOOLSTATUS']._serialized_start=548
-  _globals['_TOOLSTATUS']._serialized_end=720
+  _globals['_TOOLSTATUS']._serialized_start=558
+  _globals['_TOOLSTATUS']._serialized_end=730
   _globals['_TOOLACTION']._serialized_start=182
-  _globals['_TOOLACTION']._serialized_end=376
-  _globals['_TOOLRESULT']._serialized_start=379
-  _globals['_TOOLRESULT']._serialized_end=545
+  _globals['_TOOLACTION']._serialized_end=386
+  _globals['_TOOLRESULT']._serialized_start=389
+  _globals['_TOOLRESULT']._serialized_end=555
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from skyagent.common.v1 import blob_pb2 as skyagent_dot_common_dot_v1_dot_blob__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%skyagent/execution/v1/workspace.proto\x12\x15skyagent.execution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dskyagent/common/v1/blob.proto\"\xf9\x02\n\x0fWorkspaceAction\x12*\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x04\x65xec\x18\x02 \x01(\x0b\x32!.skyagent.execution.v1.ExecActionH\x00\x12:\n\tread_file\x18\x03 \x01(\x0b\x32%.skyagent.execution.v1.ReadFileActionH\x00\x12<\n\nwrite_file\x18\x04 \x01(\x0b\x32&.skyagent.execution.v1.WriteFileActionH\x00\x12<\n\nlist_files\x18\x05 \x01(\x0b\x32&.skyagent.execution.v1.ListFilesActionH\x00\x12>\n\x0bremove_file\x18\x06 \x01(\x0b\x32\'.skyagent.execution.v1.RemoveFileActionH\x00\x42\x0f\n\x06\x61\x63tion\x12\x05\xbaH\x02\x08\x01\"\xec\x01\n\nExecAction\x12\x19\n\x04\x61rgv\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\x12\x18\n\x05stdin\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\x12\x1b\n\tdirectory\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12G\n\x0b\x65nvironment\x18\x04 \x03(\x0b\x32\x32.skyagent.execution.v1.ExecAction.EnvironmentEntry\x12\x0f\n\x07network\x18\x05 \x01(\x08\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\x0eReadFileAction\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x19\n\x06length\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80@\"u\n\x0fWriteFileAction\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1a\n\x07\x63ontent\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\x12\x1a\n\rexpect_digest\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x10\n\x0e_expect_digest\"D\n\x0fListFilesAction\x12\x16\n\x04path\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x19\n\x07pattern\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\",\n\x10RemoveFileAction\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \"\xd0\x01\n\x0fWorkspaceResult\x12\x36\n\x06status\x18\x01 \x01(\x0e\x32&.skyagent.execution.v1.WorkspaceStatus\x12\x11\n\texit_code\x18\x02 \x01(\x05\x12\x0e\n\x06stdout\x18\x03 \x01(\x0c\x12\x0e\n\x06stderr\x18\x04 \x01(\x0c\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x0f\n\x07\x63ontent\x18\x06 \x01(\x0c\x12.\n\x05\x66iles\x18\x07 \x03(\x0b\x32\x1f.skyagent.execution.v1.FileInfo\"d\n\x08\x46ileInfo\x12\x0c\n\x04path\x18\x01 \x01(\t\x12)\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x1b.skyagent.common.v1.BlobRef\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x11\n\tdirectory\x18\x04 \x01(\x08*\xf1\x01\n\x0fWorkspaceStatus\x12 \n\x1cWORKSPACE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13WORKSPACE_STATUS_OK\x10\x01\x12\x1c\n\x18WORKSPACE_STATUS_TIMEOUT\x10\x02\x12\"\n\x1eWORKSPACE_STATUS_POLICY_DENIED\x10\x03\x12\x1e\n\x1aWORKSPACE_STATUS_NOT_FOUND\x10\x04\x12\x1a\n\x16WORKSPACE_STATUS_LIMIT\x10\x05\x12%\n!WORKSPACE_STATUS_UNEXPECTED_STATE\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%skyagent/execution/v1/workspace.proto\x12\x15skyagent.execution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dskyagent/common/v1/blob.proto\"\x83\x03\n\x0fWorkspaceAction\x12\x34\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12\x31\n\x04\x65xec\x18\x02 \x01(\x0b\x32!.skyagent.execution.v1.ExecActionH\x00\x12:\n\tread_file\x18\x03 \x01(\x0b\x32%.skyagent.execution.v1.ReadFileActionH\x00\x12<\n\nwrite_file\x18\x04 \x01(\x0b\x32&.skyagent.execution.v1.WriteFileActionH\x00\x12<\n\nlist_files\x18\x05 \x01(\x0b\x32&.skyagent.execution.v1.ListFilesActionH\x00\x12>\n\x0bremove_file\x18\x06 \x01(\x0b\x32\'.skyagent.execution.v1.RemoveFileActionH\x00\x42\x0f\n\x06\x61\x63tion\x12\x05\xbaH\x02\x08\x01\"\xec\x01\n\nExecAction\x12\x19\n\x04\x61rgv\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x08\x12\x18\n\x05stdin\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\x12\x1b\n\tdirectory\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12G\n\x0b\x65nvironment\x18\x04 \x03(\x0b\x32\x32.skyagent.execution.v1.ExecAction.EnvironmentEntry\x12\x0f\n\x07network\x18\x05 \x01(\x08\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\x0eReadFileAction\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x19\n\x06length\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\x80\x80@\"u\n\x0fWriteFileAction\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x1a\n\x07\x63ontent\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\x12\x1a\n\rexpect_digest\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\x10\n\x0e_expect_digest\"D\n\x0fListFilesAction\x12\x16\n\x04path\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x19\n\x07pattern\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\",\n\x10RemoveFileAction\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \"\xd0\x01\n\x0fWorkspaceResult\x12\x36\n\x06status\x18\x01 \x01(\x0e\x32&.skyagent.execution.v1.WorkspaceStatus\x12\x11\n\texit_code\x18\x02 \x01(\x05\x12\x0e\n\x06stdout\x18\x03 \x01(\x0c\x12\x0e\n\x06stderr\x18\x04 \x01(\x0c\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x0f\n\x07\x63ontent\x18\x06 \x01(\x0c\x12.\n\x05\x66iles\x18\x07 \x03(\x0b\x32\x1f.skyagent.execution.v1.FileInfo\"d\n\x08\x46ileInfo\x12\x0c\n\x04path\x18\x01 \x01(\t\x12)\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x1b.skyagent.common.v1.BlobRef\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x11\n\tdirectory\x18\x04 \x01(\x08*\xf1\x01\n\x0fWorkspaceStatus\x12 \n\x1cWORKSPACE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13WORKSPACE_STATUS_OK\x10\x01\x12\x1c\n\x18WORKSPACE_STATUS_TIMEOUT\x10\x02\x12\"\n\x1eWORKSPACE_STATUS_POLICY_DENIED\x10\x03\x12\x1e\n\x1aWORKSPACE_STATUS_NOT_FOUND\x10\x04\x12\x1a\n\x16WORKSPACE_STATUS_LIMIT\x10\x05\x12%\n!WORKSPACE_STATUS_UNEXPECTED_STATE\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKSPACEACTION'].oneofs_by_name['action']._loaded_options = None
   _globals['_WORKSPACEACTION'].oneofs_by_name['action']._serialized_options = b'\272H\002\010\001'
+  _globals['_WORKSPACEACTION'].fields_by_name['timeout']._loaded_options = None
+  _globals['_WORKSPACEACTION'].fields_by_name['timeout']._serialized_options = b'\272H\005\252\001\0022\000'
   _globals['_EXECACTION_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_EXECACTION_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_EXECACTION'].fields_by_name['argv']._loaded_options = None
@@ -58,24 +60,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTFILESACTION'].fields_by_name['pattern']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_REMOVEFILEACTION'].fields_by_name['path']._loaded_options = None
   _globals['_REMOVEFILEACTION'].fields_by_name['path']._serialized_options = b'\272H\007r\005\020\001\030\200 '
-  _globals['_WORKSPACESTATUS']._serialized_start=1411
-  _globals['_WORKSPACESTATUS']._serialized_end=1652
+  _globals['_WORKSPACESTATUS']._serialized_start=1421
+  _globals['_WORKSPACESTATUS']._serialized_end=1662
   _globals['_WORKSPACEACTION']._serialized_start=157
-  _globals['_WORKSPACEACTION']._serialized_end=534
-  _globals['_EXECACTION']._serialized_start=537
-  _globals['_EXECACTION']._serialized_end=773
-  _globals['_EXECACTION_ENVIRONMENTENTRY']._serialized_start=723
-  _globals['_EXECACTION_ENVIRONMENTENTRY']._serialized_end=773
-  _globals['_READFILEACTION']._serialized_start=775
-  _globals['_READFILEACTION']._serialized_end=860
-  _globals['_WRITEFILEACTION']._serialized_start=862
-  _globals['_WRITEFILEACTION']._serialized_end=979
-  _globals['_LISTFILESACTION']._serialized_start=981
-  _globals['_LISTFILESACTION']._serialized_end=1049
-  _globals['_REMOVEFILEACTION']._serialized_start=1051
-  _globals['_REMOVEFILEACTION']._serialized_end=1095
-  _globals['_WORKSPACERESULT']._serialized_start=1098
-  _globals['_WORKSPACERESULT']._serialized_end=1306
-  _globals['_FILEINFO']._serialized_start=1308
-  _globals['_FILEINFO']._serialized_end=1408
+  _globals['_WORKSPACEACTION']._serialized_end=544
+  _globals['_EXECACTION']._serialized_start=547
+  _globals['_EXECACTION']._serialized_end=783
+  _globals['_EXECACTION_ENVIRONMENTENTRY']._serialized_start=733
+  _globals['_EXECACTION_ENVIRONMENTENTRY']._serialized_end=783
+  _globals['_READFILEACTION']._serialized_start=785
+  _globals['_READFILEACTION']._serialized_end=870
+  _globals['_WRITEFILEACTION']._serialized_start=872
+  _globals['_WRITEFILEACTION']._serialized_end=989
+  _globals['_LISTFILESACTION']._serialized_start=991
+  _globals['_LISTFILESACTION']._serialized_end=1059
+  _globals['_REMOVEFILEACTION']._serialized_start=1061
+  _globals['_REMOVEFILEACTION']._serialized_end=1105
+  _globals['_WORKSPACERESULT']._serialized_start=1108
+  _globals['_WORKSPACERESULT']._serialized_end=1316
+  _globals['_FILEINFO']._serialized_start=1318
+  _globals['_FILEINFO']._serialized_end=1418
 # @@protoc_insertion_point(module_scope)

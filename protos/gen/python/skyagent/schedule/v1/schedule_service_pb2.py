@@ -30,7 +30,7 @@ from skyagent.common.v1 import options_pb2 as skyagent_dot_common_dot_v1_dot_opt
 from skyagent.mission.v1 import mission_pb2 as skyagent_dot_mission_dot_v1_dot_mission__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+skyagent/schedule/v1/schedule_service.proto\x12\x14skyagent.schedule.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a skyagent/common/v1/options.proto\x1a!skyagent/mission/v1/mission.proto\"\xb1\x04\n\x08Schedule\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x36\n\x04spec\x18\x03 \x01(\x0b\x32 .skyagent.mission.v1.MissionSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x18\n\x04\x63ron\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02H\x00\x12(\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12*\n\x05\x65very\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12#\n\x10\x61\x66ter_mission_id\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18\x1aH\x00\x12\x1a\n\ttime_zone\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12>\n\x07overlap\x18\t \x01(\x0e\x32#.skyagent.schedule.v1.OverlapPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12?\n\x08\x63\x61tch_up\x18\n \x01(\x0e\x32#.skyagent.schedule.v1.CatchUpPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12)\n\x06jitter\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06paused\x18\x0c \x01(\x08\x12-\n\tnext_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_run_id\x18\x0e \x01(\tB\r\n\x04when\x12\x05\xbaH\x02\x08\x01\"r\n\x15\x43reateScheduleRequest\x12\x38\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.ScheduleB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"J\n\x16\x43reateScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"J\n\x12GetScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"G\n\x13GetScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"S\n\x14ListSchedulesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"c\n\x15ListSchedulesResponse\x12\x31\n\tschedules\x18\x01 \x03(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x15UpdateScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x38\n\x08schedule\x18\x02 \x01(\x0b\x32\x1e.skyagent.schedule.v1.ScheduleB\x06\xbaH\x03\xc8\x01\x01\"J\n\x16UpdateScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"M\n\x15\x44\x65leteScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"\x18\n\x16\x44\x65leteScheduleResponse\"o\n\x16TriggerScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\")\n\x17TriggerScheduleResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\\\n\x14PauseScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x0e\n\x06paused\x18\x02 \x01(\x08\"I\n\x15PauseScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule*\x86\x01\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x18\n\x14OVERLAP_POLICY_QUEUE\x10\x02\x12\"\n\x1eOVERLAP_POLICY_CANCEL_PREVIOUS\x10\x03*|\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ONE\x10\x01\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x02\x12\x18\n\x14\x43\x41TCH_UP_POLICY_NONE\x10\x03\x32\xa4\x08\n\x0fScheduleService\x12\x89\x01\n\x0e\x43reateSchedule\x12+.skyagent.schedule.v1.CreateScheduleRequest\x1a,.skyagent.schedule.v1.CreateScheduleResponse\"\x1c\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x12\"\r/v1/schedules:\x01*\x12\x8b\x01\n\x0bGetSchedule\x12(.skyagent.schedule.v1.GetScheduleRequest\x1a).skyagent.schedule.v1.GetScheduleResponse\"\'\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/schedules/{schedule_id}\x12\x83\x01\n\rListSchedules\x12*.skyagent.schedule.v1.ListSchedulesRequest\x1a+.skyagent.schedule.v1.ListSchedulesResponse\"\x19\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/schedules\x12\x97\x01\n\x0eUpdateSchedule\x12+.skyagent.schedule.v1.UpdateScheduleRequest\x1a,.skyagent.schedule.v1.UpdateScheduleResponse\"*\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02 \x1a\x1b/v1/schedules/{schedule_id}:\x01*\x12\x94\x01\n\x0e\x44\x65leteSchedule\x12+.skyagent.schedule.v1.DeleteScheduleRequest\x1a,.skyagent.schedule.v1.DeleteScheduleResponse\"\'\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1d*\x1b/v1/schedules/{schedule_id}\x12\xa2\x01\n\x0fTriggerSchedule\x12,.skyagent.schedule.v1.TriggerScheduleRequest\x1a-.skyagent.schedule.v1.TriggerScheduleResponse\"2\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02(\"#/v1/schedules/{schedule_id}:trigger:\x01*\x12\x9a\x01\n\rPauseSchedule\x12*.skyagent.schedule.v1.PauseScheduleRequest\x1a+.skyagent.schedule.v1.PauseScheduleResponse\"0\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02&\"!/v1/schedules/{schedule_id}:pause:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+skyagent/schedule/v1/schedule_service.proto\x12\x14skyagent.schedule.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a skyagent/common/v1/options.proto\x1a!skyagent/mission/v1/mission.proto\"\xc5\x04\n\x08Schedule\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x36\n\x04spec\x18\x03 \x01(\x0b\x32 .skyagent.mission.v1.MissionSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x18\n\x04\x63ron\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02H\x00\x12(\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x34\n\x05\x65very\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00H\x00\x12#\n\x10\x61\x66ter_mission_id\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18\x1aH\x00\x12\x1a\n\ttime_zone\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12>\n\x07overlap\x18\t \x01(\x0e\x32#.skyagent.schedule.v1.OverlapPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12?\n\x08\x63\x61tch_up\x18\n \x01(\x0e\x32#.skyagent.schedule.v1.CatchUpPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x06jitter\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12\x0e\n\x06paused\x18\x0c \x01(\x08\x12-\n\tnext_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_run_id\x18\x0e \x01(\tB\r\n\x04when\x12\x05\xbaH\x02\x08\x01\"r\n\x15\x43reateScheduleRequest\x12\x38\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.ScheduleB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"J\n\x16\x43reateScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"J\n\x12GetScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"G\n\x13GetScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"S\n\x14ListSchedulesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"c\n\x15ListSchedulesResponse\x12\x31\n\tschedules\x18\x01 \x03(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x15UpdateScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x38\n\x08schedule\x18\x02 \x01(\x0b\x32\x1e.skyagent.schedule.v1.ScheduleB\x06\xbaH\x03\xc8\x01\x01\"J\n\x16UpdateScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"M\n\x15\x44\x65leteScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"\x18\n\x16\x44\x65leteScheduleResponse\"o\n\x16TriggerScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\")\n\x17TriggerScheduleResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\\\n\x14PauseScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x0e\n\x06paused\x18\x02 \x01(\x08\"I\n\x15PauseScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule*\x86\x01\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x18\n\x14OVERLAP_POLICY_QUEUE\x10\x02\x12\"\n\x1eOVERLAP_POLICY_CANCEL_PREVIOUS\x10\x03*|\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ONE\x10\x01\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x02\x12\x18\n\x14\x43\x41TCH_UP_POLICY_NONE\x10\x03\x32\xa4\x08\n\x0fScheduleService\x12\x89\x01\n\x0e\x43reateSchedule\x12+.skyagent.schedule.v1.CreateScheduleRequest\x1a,.skyagent.schedule.v1.CreateScheduleResponse\"\x1c\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x12\"\r/v1/schedules:\x01*\x12\x8b\x01\n\x0bGetSchedule\x12(.skyagent.schedule.v1.GetScheduleRequest\x1a).skyagent.schedule.v1.GetScheduleResponse\"\'\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/schedules/{schedule_id}\x12\x83\x01\n\rListSchedules\x12*.skyagent.schedule.v1.ListSchedulesRequest\x1a+.skyagent.schedule.v1.ListSchedulesResponse\"\x19\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/schedules\x12\x97\x01\n\x0eUpdateSchedule\x12+.skyagent.schedule.v1.UpdateScheduleRequest\x1a,.skyagent.schedule.v1.UpdateScheduleResponse\"*\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02 \x1a\x1b/v1/schedules/{schedule_id}:\x01*\x12\x94\x01\n\x0e\x44\x65leteSchedule\x12+.skyagent.schedule.v1.DeleteScheduleRequest\x1a,.skyagent.schedule.v1.DeleteScheduleResponse\"\'\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1d*\x1b/v1/schedules/{schedule_id}\x12\xa2\x01\n\x0fTriggerSchedule\x12,.skyagent.schedule.v1.TriggerScheduleRequest\x1a-.skyagent.schedule.v1.TriggerScheduleResponse\"2\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02(\"#/v1/schedules/{schedule_id}:trigger:\x01*\x12\x9a\x01\n\rPauseSchedule\x12*.skyagent.schedule.v1.PauseScheduleRequest\x1a+.skyagent.schedule.v1.PauseScheduleResponse\"0\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02&\"!/v1/schedules/{schedule_id}:pause:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULE'].fields_by_name['spec']._serialized_options = b'\272H\003\310\001\001'
   _globals['_SCHEDULE'].fields_by_name['cron']._loaded_options = None
   _globals['_SCHEDULE'].fields_by_name['cron']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_SCHEDULE'].fields_by_name['every']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['every']._serialized_options = b'\272H\005\252\001\0022\000'
   _globals['_SCHEDULE'].fields_by_name['after_mission_id']._loaded_options = None
   _globals['_SCHEDULE'].fields_by_name['after_mission_id']._serialized_options = b'\272H\004r\002\030\032'
   _globals['_SCHEDULE'].fields_by_name['time_zone']._loaded_options = None
@@ -53,6 +55,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULE'].fields_by_name['overlap']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_SCHEDULE'].fields_by_name['catch_up']._loaded_options = None
   _globals['_SCHEDULE'].fields_by_name['catch_up']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_SCHEDULE'].fields_by_name['jitter']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['jitter']._serialized_options = b'\272H\005\252\001\0022\000'
   _globals['_CREATESCHEDULEREQUEST'].fields_by_name['schedule']._loaded_options = None
   _globals['_CREATESCHEDULEREQUEST'].fields_by_name['schedule']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CREATESCHEDULEREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -89,40 +93,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULESERVICE'].methods_by_name['TriggerSchedule']._serialized_options = b'\210\265\030\002\202\323\344\223\002(\"#/v1/schedules/{schedule_id}:trigger:\001*'
   _globals['_SCHEDULESERVICE'].methods_by_name['PauseSchedule']._loaded_options = None
   _globals['_SCHEDULESERVICE'].methods_by_name['PauseSchedule']._serialized_options = b'\210\265\030\002\202\323\344\223\002&\"!/v1/schedules/{schedule_id}:pause:\001*'
-  _globals['_OVERLAPPOLICY']._serialized_start=1998
-  _globals['_OVERLAPPOLICY']._serialized_end=2132
-  _globals['_CATCHUPPOLICY']._serialized_start=2134
-  _globals['_CATCHUPPOLICY']._serialized_end=2258
+  _globals['_OVERLAPPOLICY']._serialized_start=2018
+  _globals['_OVERLAPPOLICY']._serialized_end=2152
+  _globals['_CATCHUPPOLICY']._serialized_start=2154
+  _globals['_CATCHUPPOLICY']._serialized_end=2278
   _globals['_SCHEDULE']._serialized_start=263
-  _globals['_SCHEDULE']._serialized_end=824
-  _globals['_CREATESCHEDULEREQUEST']._serialized_start=826
-  _globals['_CREATESCHEDULEREQUEST']._serialized_end=940
-  _globals['_CREATESCHEDULERESPONSE']._serialized_start=942
-  _globals['_CREATESCHEDULERESPONSE']._serialized_end=1016
-  _globals['_GETSCHEDULEREQUEST']._serialized_start=1018
-  _globals['_GETSCHEDULEREQUEST']._serialized_end=1092
-  _globals['_GETSCHEDULERESPONSE']._serialized_start=1094
-  _globals['_GETSCHEDULERESPONSE']._serialized_end=1165
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1167
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1250
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1252
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1351
-  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=1354
-  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=1489
-  _globals['_UPDATESCHEDULERESPONSE']._serialized_start=1491
-  _globals['_UPDATESCHEDULERESPONSE']._serialized_end=1565
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1567
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1644
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1646
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1670
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=1672
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=1783
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=1785
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=1826
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1828
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1920
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1922
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1995
-  _globals['_SCHEDULESERVICE']._serialized_start=2261
-  _globals['_SCHEDULESERVICE']._serialized_end=3321
+  _globals['_SCHEDULE']._serialized_end=844
+  _globals['_CREATESCHEDULEREQUEST']._serialized_start=846
+  _globals['_CREATESCHEDULEREQUEST']._serialized_end=960
+  _globals['_CREATESCHEDULERESPONSE']._serialized_start=962
+  _globals['_CREATESCHEDULERESPONSE']._serialized_end=1036
+  _globals['_GETSCHEDULEREQUEST']._serialized_start=1038
+  _globals['_GETSCHEDULEREQUEST']._serialized_end=1112
+  _globals['_GETSCHEDULERESPONSE']._serialized_start=1114
+  _globals['_GETSCHEDULERESPONSE']._serialized_end=1185
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1187
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1270
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1272
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1371
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=1374
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=1509
+  _globals['_UPDATESCHEDULERESPONSE']._serialized_start=1511
+  _globals['_UPDATESCHEDULERESPONSE']._serialized_end=1585
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1587
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1664
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1666
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1690
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=1692
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=1803
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=1805
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=1846
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1848
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1940
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1942
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=2015
+  _globals['_SCHEDULESERVICE']._serialized_start=2281
+  _globals['_SCHEDULESERVICE']._serialized_end=3341
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import grpc
 
-from control.core.facts import facts_of
 from control.core.moments import ms_of
 from control.orchestrator.ledger import Ledger
 from infra.auth import acting_for
@@ -60,7 +59,6 @@ class Judge:
             actor=state.actor,
             spec=state.spec,
             action=action,
-            facts=facts_of(action),
             approved=approved,
             spent=api.Spent(
                 steps=state.counts.attempts,

@@ -17,6 +17,7 @@ import cedarpy
 
 from control.policy_engine.messages import told
 from control.policy_engine.request import Json, Questions
+from control.policy_engine.spending import likeness, limits_of
 from infra.digest import digest_of
 from infra.errors import InvalidArgument, Violation
 from skyagent.policy.v1 import decision_pb2 as pb
@@ -24,6 +25,7 @@ from skyagent.policy.v1 import decision_pb2 as pb
 _DEFAULT_TTL = 900
 _MAX_TTL = 7 * 86_400
 _ENTITIES_KEPT = 256
+_JUDGEMENTS_KEPT = 1024
 _FOLDER = files("control.policy_engine") / "bundle"
 _STRICTEST = (pb.VERDICT_DENY, pb.VERDICT_ASK, pb.VERDICT_ALLOW)
 _NO_PERMIT = "no policy allows {action} here"
@@ -59,14 +61,28 @@ class Bundle:
         self.schema = product_schema()
         self.digest = digest_of(f"{self.schema}\0{policies}".encode())
         self._rules = _checked(policies, self.schema)
+        self._limits = limits_of(cast("Json", json.loads(cedarpy.policies_to_json_str(policies))))
+        self._judged: dict[str, Judgement] = {}
         self._schema = cedarpy.Schema.from_str(self.schema)
         self._set = cedarpy.PolicySet.from_str(policies)
         self._entities = lru_cache(_ENTITIES_KEPT)(self._parsed)
 
     def judge(self, asked: Questions) -> Judgement:
         """The strictest of the verdicts on each question."""
-        each = [self._judge(now, then) for now, then in zip(asked.asked, asked.approved().asked, strict=True)]
-        return _strictest(each)
+        each = [self._recalled(now, then) for now, then in zip(asked.asked, asked.approved().asked, strict=True)]
+        return each[0] if len(each) == 1 else _strictest(each)
+
+    def _recalled(self, question: Json, approved: Json) -> Judgement:
+        """The judgement, made before if only spending has changed, and that not beyond a limit."""
+        alike = likeness(question, self._limits)
+        if alike is None:
+            return _strictest([self._judge(question, approved)])
+        judged = self._judged.get(alike)
+        if judged is None:
+            if len(self._judged) >= _JUDGEMENTS_KEPT:
+                self._judged.pop(next(iter(self._judged)))
+            judged = self._judged[alike] = _strictest([self._judge(question, approved)])
+        return judged
 
     def _judge(self, question: Json, approved: Json) -> Judgement:
         allowed, rules, errors = self._ask(question)

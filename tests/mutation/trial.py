@@ -50,10 +50,22 @@ class Tracer:
         self.tests: dict[str, Traced] = {}
         self._modules = {str(path): name for name, path in sources.items()}
         self._ran: dict[str, set[int]] = {}
+        self._collected: dict[str, dict[str, set[int]]] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, object, object]:
+        # What a file of tests prepares when it is imported is run by each of its tests.
+        self._ran = {}
+        try:
+            return (yield)
+        finally:
+            if isinstance(collector, pytest.Module):
+                self._collected[collector.nodeid] = self._ran
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        self._ran = {}
+        before = self._collected.get(item.nodeid.partition("::")[0], {})
+        self._ran = {name: set(lines) for name, lines in before.items()}
         self._forget_what_was_remembered()
         start = monotonic()
         try:

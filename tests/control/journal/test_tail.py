@@ -50,6 +50,23 @@ async def test_a_tail_resumes_after_any_event(world: World) -> None:
         await tail.aclose()
 
 
+async def test_what_follows_on_what_was_read_is_not_read_again() -> None:
+    hub, reads = Hub(), list[int]()
+    events = [StoredEvent("R", seq, "A", 1, 7, 0, b"", b"", b"", b"") for seq in (1, 2, 3)]
+
+    async def page(seen: int) -> tuple[StoredEvent, ...]:
+        reads.append(seen)
+        hub.publish(events[:2])  # the first of them is in the page, too
+        return tuple(events[:1])
+
+    tail = tail_module.tail(hub, page, "R", 0)
+    assert await take(tail, 2) == [1, 2]
+    hub.publish(events[2:])
+    assert await take(tail, 1) == [3]
+    await tail.aclose()
+    assert reads == [0]
+
+
 async def test_a_tail_of_committed_events_is_what_the_database_has(world: World) -> None:
     run = await world.owned()
     tail = world.journal.tail(run.run_id, after_seq=1)

@@ -13,6 +13,7 @@ from google.protobuf.json_format import MessageToDict
 
 from execution.executor import Assignment, BlobSink, Executor
 from infra.clock import Clock
+from infra.disk import os_failure
 from infra.log import event_logger
 from skyagent.execution.v1.action_pb2 import Outcome
 from skyagent.execution.v1.worker_service_pb2 import Inventory
@@ -67,4 +68,4 @@ class Reported(Executor):
             draft.write_text(json.dumps(alive, indent=1))
             draft.replace(self._path)
         except OSError as error:  # a full disk must not end the worker, and with it what it has begun, for a report
-            log.warning("inventory.not_written", path=str(self._path), error=error)
+            log.warning("inventory.not_written", error=os_failure(error, self._path))

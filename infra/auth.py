@@ -20,6 +20,7 @@ from jwt.types import Options
 
 from infra.clock import Clock
 from infra.digest import digest_hex, digest_of
+from infra.disk import explained
 from infra.errors import Internal, Precondition, Unauthenticated
 from infra.ids import Ids
 from infra.settings import Settings
@@ -177,7 +178,15 @@ def mint_token(settings: Settings, clock: Clock, *, subject: str, tenant: str, r
 
 
 def prepare_identity(settings: Settings, clock: Clock, ids: Ids) -> None:
-    """Make what is missing of keys/ and the token files; safe to run again, and by two processes at once."""
+    """Make what is missing of keys/ and the token files; safe to run again, and by two processes at once.
+
+    Raises Exhausted DISK_FULL and Precondition DATA_UNWRITABLE.
+    """
+    with explained(settings.data_dir):
+        _prepare_identity(settings, clock, ids)
+
+
+def _prepare_identity(settings: Settings, clock: Clock, ids: Ids) -> None:
     for folder in (settings.data_dir, settings.keys_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_key(settings.keys_dir, ids)
@@ -211,7 +220,9 @@ def _make_key(keys_dir: Path, ids: Ids) -> None:
             _write_atomically(path, pem, ids, os.link)
     public = _load_key(path.read_bytes()).public_key()
     jwk = {**ECAlgorithm.to_jwk(public, as_dict=True), "kid": _kid(public), "use": "sig", "alg": _ALGORITHM}
-    _write_atomically(keys_dir / "jwks.json", json.dumps({"keys": [jwk]}).encode(), ids, os.replace)
+    published, content = keys_dir / "jwks.json", json.dumps({"keys": [jwk]}).encode()
+    if not published.is_file() or published.read_bytes() != content:  # a start needs no room on the disk
+        _write_atomically(published, content, ids, os.replace)
 
 
 def _load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:

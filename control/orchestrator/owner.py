@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from control.core.run import FOLD_VERSION, INTERNAL_ERROR, LOG_BEHIND, RunFold, terminal
 from control.journal import Journal, Node, RunHead, StaleOwner
@@ -13,7 +14,7 @@ from control.orchestrator.driver import Driver, wait_for
 from control.orchestrator.links import Key, WorkerLink
 from control.orchestrator.results import Report
 from infra.clock import Clock
-from infra.errors import NotFound, SkyError, cause_of
+from infra.errors import Exhausted, NotFound, SkyError, Unavailable, cause_of
 from infra.ids import Ids
 from infra.log import event_logger
 from skyagent.execution.v1 import worker_service_pb2 as wire
@@ -25,7 +26,18 @@ FIRST_REST = 1.0
 """Seconds before a run whose driver broke is tried again; twice as long each time, up to LONGEST_REST."""
 LONGEST_REST = 60.0
 
+_PASSING = (Exhausted, Unavailable)
+"""Nothing was written, and the same may be written later."""
+
 log = event_logger(__name__)
+
+
+class _Left(Enum):
+    """How a run was when its driver returned."""
+
+    DONE = "done"
+    BROKEN = "broken"
+    NO_ROOM = "no room"
 
 
 @dataclass(slots=True)
@@ -51,7 +63,7 @@ class Owner:
             group.create_task(self._listen())
             while True:
                 self._woken.clear()
-                await self._claim(group)
+                await self._claim_if_possible(group)
                 await wait_for(self._woken, self.clock, POLL_SECONDS)
 
     async def _listen(self) -> None:
@@ -64,6 +76,13 @@ class Owner:
             else:
                 self._woken.set()
 
+    async def _claim_if_possible(self, group: asyncio.TaskGroup) -> None:
+        """A disk that is full or busy for now ends nothing: it can still be read, and there will be room again."""
+        try:
+            await self._claim(group)
+        except _PASSING as error:
+            log.warning("runs.not_claimed", error=error)
+
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         await self.journal.beat(self.node)
         while heads := await self.journal.claim(self.node, fold_version=FOLD_VERSION, limit=CLAIM_AT_ONCE):
@@ -74,14 +93,14 @@ class Owner:
     async def _own(self, head: RunHead) -> None:
         """Drives a run to its end. One that breaks is tried again, later and later, or when a person commands it."""
         rest = FIRST_REST
-        while not await self._drive(head):
+        while (left := await self._drive(head)) is not _Left.DONE:
             woken = self._resting[head.run_id] = asyncio.Event()
             await wait_for(woken, self.clock, rest)
             del self._resting[head.run_id]
-            rest = min(rest * 2, LONGEST_REST)
+            rest = FIRST_REST if left is _Left.NO_ROOM else min(rest * 2, LONGEST_REST)
 
-    async def _drive(self, head: RunHead) -> bool:
-        """Whether this node is done with the run: it has ended, or another node took it."""
+    async def _drive(self, head: RunHead) -> _Left:
+        """DONE: the run has ended, or another node took it."""
         driver = self.new_driver(head)
         self.drivers[head.run_id] = driver
         for report in self._unclaimed.pop(head.run_id, {}).values():
@@ -89,20 +108,26 @@ class Owner:
         try:
             await driver.drive()
         except asyncio.CancelledError:
-            await self.journal.release(head.run_id, head.epoch)
+            await self._release(head)
             raise
         except Exception as raised:  # noqa: BLE001 -- one run that breaks must not end the others
             return await self._broken(driver, cause_of(raised))
         finally:
             del self.drivers[head.run_id]
             self._keep(head.run_id, driver.results.reports)
-        return True
+        return _Left.DONE
 
-    async def _broken(self, driver: Driver, error: BaseException) -> bool:
-        """Says in the journal that a run broke, as far as it can be said; whether another node has it now."""
+    async def _release(self, head: RunHead) -> None:
+        try:
+            await self.journal.release(head.run_id, head.epoch)
+        except _PASSING as error:  # the next owner finds out that this one is gone
+            log.warning("run.not_released", run_id=head.run_id, error=error)
+
+    async def _broken(self, driver: Driver, error: BaseException) -> _Left:
+        """Says in the journal that a run broke, as far as it can be said."""
         if isinstance(error, StaleOwner):
             log.info("run.lost", run_id=driver.run_id, epoch=driver.ledger.head.epoch)
-            return True
+            return _Left.DONE
         error_id = self.ids.ulid()
         log.error("run.broken", run_id=driver.run_id, error_id=error_id, error=error)
         detail = f"{type(error).__name__}: {error} (error {error_id} in the log); it is tried again by itself"
@@ -112,7 +137,7 @@ class Owner:
             await driver.ledger.commit_now(lambda folded: () if _said(folded) else (blocked,))
         except SkyError as unsaid:  # the journal itself may be what is broken
             log.error("run.broken_unsaid", run_id=driver.run_id, error_id=error_id, error=unsaid)  # noqa: TRY400 -- it adds the traceback
-        return False
+        return _Left.NO_ROOM if isinstance(error, _PASSING) else _Left.BROKEN
 
     def _keep(self, run_id: str, reports: Iterable[Report]) -> None:
         for report in reports:

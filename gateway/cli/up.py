@@ -20,8 +20,10 @@ from gateway.supervisor.lock import holder
 from gateway.supervisor.mesh import running_mesh, told_to_stop
 from gateway.supervisor.programs import child_environment, programs_of, skyagent
 from infra.clock import Clock, SystemClock
+from infra.disk import explained
 from infra.errors import Precondition
 from infra.ids import system_ids
+from infra.log import configure_logging
 from infra.settings import Settings, load_settings
 
 app = typer.Typer(add_completion=False)
@@ -37,6 +39,7 @@ def run(
 ) -> None:
     """Run the mesh: control plane, gateway and workers, each started again when it dies."""
     settings = load_settings()
+    configure_logging(settings.log)
     work = detached(settings, SystemClock()) if detach else foreground(settings, SystemClock())
     raise typer.Exit(perform(work))
 
@@ -57,9 +60,12 @@ async def foreground(settings: Settings, clock: Clock) -> Exit:
 
 async def detached(settings: Settings, clock: Clock) -> Exit:
     """Starts the mesh as a process of its own, and returns once it is ready."""
-    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = settings.run_dir / "up.log"
-    with log.open("wb") as output:
+    with explained(log):
+        settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        output = log.open("wb", buffering=0)
+        output.write(b"\n")  # where nothing can be written, nobody could say why there is no mesh
+    with output:
         process = subprocess.Popen(  # noqa: ASYNC220 - it must outlive this event loop
             skyagent("up"),
             stdin=subprocess.DEVNULL,

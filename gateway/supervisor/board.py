@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from infra.clock import Clock
+from infra.disk import os_failure
 from infra.log import event_logger
 
 STATUS_FILE = "status.json"
@@ -69,6 +70,7 @@ class Board:
         self._started_ms = clock.now_ms()
         self._listeners: list[Callable[[Part], None]] = []
         self._all_ready = asyncio.Event()
+        self._is_written = True
         self._write()
 
     @property
@@ -111,8 +113,11 @@ class Board:
         try:
             draft.write_text(json.dumps(asdict(self.mesh), indent=1))
             draft.replace(self._path)
+            self._is_written = True
         except OSError as error:  # a full disk must not end the mesh for a report
-            log.warning("status.not_written", path=str(self._path), error=error)
+            if self._is_written:  # said once, not with every change
+                log.warning("status.not_written", error=os_failure(error, self._path))
+            self._is_written = False
 
 
 def read_mesh(path: Path) -> Mesh | None:

@@ -12,6 +12,7 @@ from gateway.supervisor.lock import holder
 from gateway.supervisor.programs import child_environment, skyagent
 from gateway.supervisor.readiness import answers
 from infra.clock import Clock
+from infra.disk import explained
 from infra.errors import Precondition, Unavailable
 from infra.processes import Child, alive, spawn
 from infra.settings import Settings
@@ -30,10 +31,11 @@ async def some_mesh(settings: Settings, clock: Clock) -> AsyncGenerator[None]:
         await _until_ready(settings, None, clock)
         yield
     else:
-        settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         log = settings.run_dir / "up.log"
-        log.unlink(missing_ok=True)
-        child = await spawn(skyagent("up"), clock, env=child_environment(settings), log_path=log)
+        with explained(log):
+            settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            log.write_bytes(b"\n")  # where nothing can be written, nobody could say why there is no mesh
+            child = await spawn(skyagent("up"), clock, env=child_environment(settings), log_path=log)
         try:
             await _until_ready(settings, child, clock)
             yield

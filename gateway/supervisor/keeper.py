@@ -11,13 +11,17 @@ from pathlib import Path
 from gateway.supervisor.board import Board, State
 from gateway.supervisor.restarts import delay, looping, recent
 from infra.clock import Clock
+from infra.disk import os_failure
 from infra.errors import Precondition
-from infra.processes import Child, spawn, write_pidfile
+from infra.log import event_logger
+from infra.processes import Child, ProcessId, spawn, write_pidfile
 
 TAIL_BYTES = 4096
 QUOTED_LINES = 3
 # A log grows by what goes wrong; one old file is kept.
 MAX_LOG_BYTES = 8 * 1024 * 1024
+
+event_log = event_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,14 @@ class Surroundings:
     def pidfile(self, name: str) -> Path:
         """By which the next `up` finds it."""
         return self.run_dir / "pids" / f"{name}.pid"
+
+    def note(self, name: str, process: ProcessId) -> None:
+        """Writes the pidfile, if there is room: the next `up` finds the process by its marker, too."""
+        path = self.pidfile(name)
+        try:
+            write_pidfile(path, process)
+        except OSError as error:
+            event_log.debug("pidfile.not_written", error=os_failure(error, path))
 
 
 class Keeper:
@@ -93,7 +105,7 @@ class Keeper:
         self._child = child = await spawn(
             self._program.argv, self._clock, env=self._around.environment, log_path=log, marker=self._around.marker
         )
-        write_pidfile(self._around.pidfile(self._program.name), child.identity)
+        self._around.note(self._program.name, child.identity)
         self._board.put(self._program.name, State.STARTING, pid=child.pid, restarts=restarts)
         async with asyncio.TaskGroup() as group:
             announcing = group.create_task(self._announce(child.pid))

@@ -7,16 +7,20 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from infra.disk import explained
 from infra.errors import Precondition
 from infra.processes import ProcessId, process_id
 
 
 @contextmanager
 def up_lock(path: Path) -> Generator[None]:
-    """Held for the block; raises Precondition ALREADY_UP naming the holder."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+    """Held for the block; raises Precondition ALREADY_UP naming the holder.
+
+    Raises Exhausted DISK_FULL and Precondition DATA_UNWRITABLE, too.
+    """
+    with _opened(path) as file:
         if not _taken(file.fileno()):
             pid = file.read().partition(" ")[0] or "?"
             raise Precondition(
@@ -25,10 +29,16 @@ def up_lock(path: Path) -> Generator[None]:
                 pid=pid,
             )
         own = process_id(os.getpid())
-        file.truncate()
-        file.write(f"{os.getpid()} {own.start_time if own else 0}")
-        file.flush()
+        with explained(path):
+            os.ftruncate(file.fileno(), 0)
+            os.pwrite(file.fileno(), f"{os.getpid()} {own.start_time if own else 0}".encode(), 0)
         yield
+
+
+def _opened(path: Path) -> IO[str]:
+    with explained(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
 
 
 def holder(path: Path) -> ProcessId | None:

@@ -16,6 +16,7 @@ from gateway.supervisor.lock import up_lock
 from gateway.supervisor.programs import CONTROL_PLANE, ENVOY, child_environment, envoy_configuration
 from infra.auth import prepare_identity
 from infra.clock import Clock
+from infra.disk import explained
 from infra.errors import SkyError
 from infra.ids import Ids
 from infra.settings import Settings, split_address
@@ -27,16 +28,18 @@ async def running_mesh(
 ) -> AsyncGenerator[Board]:
     """A mesh that is being kept alive for the block, ready or not yet; it has ended when the block has.
 
-    Raises Precondition: ALREADY_UP, PORT_TAKEN, CHILD_FAILED; Internal ENVOY_CONFIGURATION.
+    Raises Precondition: ALREADY_UP, PORT_TAKEN, CHILD_FAILED, DATA_UNWRITABLE; Exhausted DISK_FULL; Internal
+    ENVOY_CONFIGURATION.
     """
     with up_lock(settings.up_lock_path):
         await end_leftovers(settings, clock)
         _require_ports(settings)
         prepare_identity(settings, clock, ids)
-        write(edge_of(settings), envoy_configuration(settings))
-        board = _board(settings, programs, clock)
         around = Surroundings(settings.run_dir, child_environment(settings), marker_of(settings))
-        around.prepare()
+        with explained(settings.run_dir):
+            write(edge_of(settings), envoy_configuration(settings))
+            around.prepare()
+        board = _board(settings, programs, clock)
         keepers = {program.name: Keeper(program, around, board, clock) for program in programs}
         try:
             with _first_error():

@@ -150,6 +150,8 @@ async def _asked(reader: StreamReader, writer: StreamWriter) -> tuple[str, int] 
 
 
 async def _addresses(host: str, port: int) -> list[str]:
+    with suppress(ValueError):
+        return [str(ip_address(host))]  # nothing to look up
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

@@ -50,6 +50,10 @@ _PROJECT = (
     "INSERT INTO run_projections (run_id, seq, state, body) VALUES (?, ?, ?, ?) ON CONFLICT (run_id)"
     " DO UPDATE SET seq = excluded.seq, state = excluded.state, body = excluded.body"
 )
+_CLOSE = (
+    "UPDATE approvals SET status = 'EXPIRED', decided_by = '', decided_ms = ?, note = 'the run has ended'"
+    " WHERE run_id = ? AND status = 'PENDING'"
+)
 _SET_TERMINAL = "UPDATE runs SET terminal = ? WHERE run_id = ? AND terminal <> ?"
 
 _HEADS_KEPT = 4096
@@ -100,7 +104,7 @@ class AppendBatch:
         if extended:
             _touch_others(connection, append, rows[-1][1], now_ms)
         if append.projection is not None:
-            _project(connection, append, rows[-1][1])
+            _project(connection, append, rows[-1][1], now_ms)
         return Written(Appended(rows[-1][1], rows[-1][9], now_ms), rows)
 
     def _moved(self, connection: sqlite3.Connection, append: Append, now_ms: int) -> tuple[EventRow, ...] | None:
@@ -196,11 +200,13 @@ def _touch_others(connection: sqlite3.Connection, append: Append, seq: int, now_
         _exactly_one(connection.execute(_ASK, asked))
 
 
-def _project(connection: sqlite3.Connection, append: Append, seq: int) -> None:
+def _project(connection: sqlite3.Connection, append: Append, seq: int, now_ms: int) -> None:
     projection = append.projection
     if projection is not None:
         connection.execute(_PROJECT, (append.run_id, seq, projection.state, projection.body))
-        connection.execute(_SET_TERMINAL, (projection.terminal, append.run_id, projection.terminal))
+        ended = connection.execute(_SET_TERMINAL, (projection.terminal, append.run_id, projection.terminal))
+        if projection.terminal and ended.rowcount:  # a run that is over asks nobody any more
+            connection.execute(_CLOSE, (now_ms, append.run_id))
 
 
 def _exactly_one(cursor: sqlite3.Cursor) -> None:

@@ -10,6 +10,8 @@ from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 
+DEFAULT_GRACE_MS = 5_000
+
 _STATES = {
     ApprovalStatus.GRANTED: ev.APPROVAL_STATE_GRANTED,
     ApprovalStatus.DENIED: ev.APPROVAL_STATE_DENIED,
@@ -38,9 +40,23 @@ def _decided(decision: ApprovalDecision, actor: str) -> ev.EventBody:
     return ev.EventBody(approval_decided=decided)
 
 
-def grace_ms_of(stored: StoredCommand) -> int:
-    """How long open steps may take to end by themselves, when the command is a cancellation that says so; else 0."""
-    return cmd.Command.FromString(stored.payload).cancel.grace.ToMilliseconds()
+def cancel_by_ms(command: cmd.Command, given_ms: int) -> int:
+    """The moment until which open steps may end by themselves, when the command is a cancellation; else 0."""
+    if not command.HasField("cancel"):
+        return 0
+    return given_ms + (command.cancel.grace.ToMilliseconds() or DEFAULT_GRACE_MS)
+
+
+def closed_questions(folded: RunFold) -> list[ev.EventBody]:
+    """The end of every question that nobody has answered: its run is over."""
+    pending = [approval for approval in folded.state.approvals if approval.state == ev.APPROVAL_STATE_PENDING]
+    expired = ev.APPROVAL_STATE_EXPIRED
+    return [
+        ev.EventBody(
+            approval_decided=ev.ApprovalDecided(approval_id=asked.approval_id, state=expired, note="the run has ended")
+        )
+        for asked in pending
+    ]
 
 
 def _resolved(resolve: cmd.ResolveCommand, actor: str, folded: RunFold) -> list[ev.EventBody]:

@@ -21,8 +21,9 @@ from control.journal import (
     RunEnded,
     StaleHead,
 )
+from control.journal.folding import event_of
 from control.orchestrator.attempts import Attempts, NoWorker, RunMoved
-from control.orchestrator.commands import events_of, grace_ms_of
+from control.orchestrator.commands import cancel_by_ms, closed_questions, events_of
 from control.orchestrator.judging import PolicyUnavailable
 from control.orchestrator.ledger import Also, Ledger
 from control.orchestrator.links import Key, WorkerLinks
@@ -33,6 +34,7 @@ from infra.clock import Clock
 from infra.errors import SkyError
 from infra.ids import Ids
 from infra.log import event_logger
+from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 
 LONGEST_WAIT_MS = 1_000
@@ -77,6 +79,8 @@ class Driver:
         """
         await self.ledger.load()
         await self._take_over()
+        if self.ledger.state.cancel_wanted:
+            self.intents.cancel_by_ms = await self._cancel_by_ms()
         await self.own_steps.index(self.ledger.state.artifacts)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.results.record_all())
@@ -95,6 +99,17 @@ class Driver:
         cause = "restarted" if state.node_id else "created"
         owner = ev.OwnerChanged(node_id=self.node_id, incarnation_id=self.incarnation, cause=cause)
         await self.ledger.commit_now(lambda _: (ev.EventBody(owner_changed=owner),))
+
+    async def _cancel_by_ms(self) -> int:
+        """What an earlier owner promised to those whom it cancelled."""
+        by_ms, seen = 0, 0
+        while page := await self.ledger.journal.read(self.run_id, after_seq=seen):
+            seen = page[-1].seq
+            for stored in page:
+                if stored.kind == ev.EventBody.COMMAND_APPLIED_FIELD_NUMBER:
+                    command = event_of(stored).body.command_applied.command
+                    by_ms = cancel_by_ms(command, stored.time_ms) or by_ms
+        return by_ms
 
     async def _recovered(self) -> None:
         if self.ledger.state.blocked_reason == INTERNAL_ERROR:
@@ -152,7 +167,8 @@ class Driver:
             return  # every command raises it
         self.ledger.control_gen = head.control_gen
         for command in await self.ledger.journal.pending_commands(self.run_id):
-            self.intents.grace_ms = grace_ms_of(command) or self.intents.grace_ms
+            by_ms = cancel_by_ms(cmd.Command.FromString(command.payload), command.created_ms)
+            self.intents.cancel_by_ms = by_ms or self.intents.cancel_by_ms
             await self.ledger.commit_now(partial(events_of, command), Also(applied=(command.cmd_id,)))
 
     async def _expire_approvals(self) -> None:
@@ -181,7 +197,9 @@ class Driver:
     async def _finish(self, phase: ev.RunPhase.ValueType, reason: str, summary: str, basis: int) -> None:
         finished = ev.RunFinished(phase=phase, reason=reason, summary=summary)
         finished.evidence.extend(artifact.blob.digest for artifact in self.ledger.state.artifacts)
-        if await self.ledger.commit((ev.EventBody(run_finished=finished),), basis=basis):
+        unanswered = closed_questions(self.ledger.folded)
+        also = Also(under_control=bool(unanswered))  # an answer that comes at this very moment is applied first
+        if await self.ledger.commit((*unanswered, ev.EventBody(run_finished=finished)), also, basis=basis):
             self._trace(ev.RunPhase.Name(phase))
             log.info("run.finished", run_id=self.run_id, phase=ev.RunPhase.Name(phase), summary=summary)
 

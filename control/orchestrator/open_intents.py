@@ -8,17 +8,15 @@ from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold
 from control.orchestrator.attempts import Attempts
 from control.orchestrator.ledger import Ledger
 from control.orchestrator.links import Key, Standing, WorkerLink, WorkerLinks
-from control.orchestrator.results import Results
+from control.orchestrator.results import Results, lost, still_open
 from infra.clock import Clock
 from infra.settings import LeaseSettings
-from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 
 _MAY_RUN_AGAIN = (eff.EFFECT_CLASS_READ, eff.EFFECT_CLASS_IDEMPOTENT)
-_DEFAULT_GRACE_MS = 5_000
 
 
 @dataclass(slots=True)
@@ -35,8 +33,8 @@ class OpenIntents:
     results: Results
     clock: Clock
     lease: LeaseSettings
-    grace_ms: int = 0
-    """How long cancelled steps may take to end by themselves; 0 means 5 s."""
+    cancel_by_ms: int = 0
+    """Until when cancelled steps may end by themselves."""
     _cancelled: set[tuple[str, Key]] = field(default_factory=set["tuple[str, Key]"])
     _missing_since: dict[Key, float] = field(default_factory=dict[Key, float])
 
@@ -66,8 +64,7 @@ class OpenIntents:
         """The very journal that the intent names can be asked."""
         state, standing = self.ledger.state, link.standing.get(key)
         if standing is Standing.RELEASED:
-            why = f"worker {link.worker_id} has let go of its outcome, which this log does not know"
-            await self._lose(key, why, LOG_BEHIND)
+            await self.results.lose_behind(link, key, "has let go of its outcome")
         elif standing is Standing.OVERTAKEN:
             await self.results.log_is_behind(link, "obeys a later owner of this run")
         elif state.cancel_wanted:
@@ -85,7 +82,7 @@ class OpenIntents:
             return
         self._cancelled.add((link.session_id, key))
         cancel = wire.Cancel(key=key.on_wire(self.ledger.fence), reason=self.ledger.state.cancel_reason[:1024])
-        cancel.grace.FromMilliseconds(self.grace_ms or _DEFAULT_GRACE_MS)
+        cancel.grace.FromMilliseconds(max(0, self.cancel_by_ms - self.clock.now_ms()))
         link.send(wire.ControlResponse(cancel=cancel))
 
     async def _assign_again(self, record: st.NodeRecord, key: Key, link: WorkerLink) -> None:
@@ -109,10 +106,8 @@ class OpenIntents:
             await self._blocked(record, attempt)
 
     async def _lose(self, key: Key, why: str, reason: str) -> None:
-        outcome = act.Outcome(status=act.OUTCOME_STATUS_LOST, effect=eff.EFFECT_UNKNOWN, reason=reason, message=why)
-        finished = ev.StepFinished(step_id=key.step_id, attempt=key.attempt, outcome=outcome)
-        event = ev.EventBody(step_finished=finished)
-        await self.ledger.commit_now(lambda folded: (event,) if _open(folded, key) else ())
+        event = lost(key, why, reason)
+        await self.ledger.commit_now(lambda folded: (event,) if still_open(folded, key) else ())
 
     async def _blocked(self, record: st.NodeRecord, attempt: st.AttemptRecord) -> None:
         detail = (
@@ -123,13 +118,8 @@ class OpenIntents:
         await self.ledger.commit_now(lambda folded: (event,) if folded.state.blocked_reason != WORKER_AWAY else ())
 
 
-def _open(folded: RunFold, key: Key) -> bool:
-    attempt = folded.attempt(key.step_id, key.attempt)
-    return attempt is not None and attempt.open
-
-
 def _withdrawn(folded: RunFold, key: Key) -> list[ev.EventBody]:
-    if not _open(folded, key):
+    if not still_open(folded, key):
         return []
     withdrawn = ev.StepWithdrawn(step_id=key.step_id, attempt=key.attempt)
     withdrawn.reason = "it had not begun when the run was paused"

@@ -30,6 +30,8 @@ from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import plan_pb2 as plan
 from skyagent.run.v1 import state_pb2 as st
 
+RUN_ENDED = "RUN_ENDED"
+"""The reason of a worker that refuses because it was told that the run is over."""
 _PAGE = 1000
 
 log = event_logger(__name__)
@@ -90,6 +92,11 @@ class Results:
         if attempt is None or not attempt.intended_seq:
             await self.log_is_behind(report.link, f"did attempt {key.attempt} of step {key.step_id}")
             return
+        if attempt.open and report.result.outcome.reason == RUN_ENDED:
+            # It has forgotten what it did: that it refuses now does not prove that nothing happened.
+            await self.lose_behind(report.link, key, "was told that the run is over")
+            report.link.recorded(report.result.key)
+            return
         report.link.leaving |= report.result.outcome.reason == "DRAINING"
         readable = await self._readable(report)
         if readable is not None:
@@ -146,13 +153,16 @@ class Results:
 
     async def log_is_behind(self, link: WorkerLink, what: str) -> None:
         """A worker knows what the log does not: the log was set back, and a person must look at the run."""
-        detail = (
-            f"worker {link.worker_id} {what}, which this log does not know: it was restored from before; look at what"
-            " happened, then resume or cancel the run"
-        )
         log.error("run.log_behind", run_id=self.ledger.head.run_id, worker_id=link.worker_id, what=what)
-        blocked = ev.RunBlocked(reason=LOG_BEHIND, detail=detail)
-        await self.ledger.commit_now(lambda folded: () if _parked(folded) else (ev.EventBody(run_blocked=blocked),))
+        await self.ledger.commit_now(lambda folded: () if _parked(folded) else (log_behind(link, what),))
+        self.woken.set()
+
+    async def lose_behind(self, link: WorkerLink, key: Key, what: str) -> None:
+        """The same, of an open attempt whose worker can say nothing more: it counts as begun and lost."""
+        why = f"worker {link.worker_id} {what}, which this log does not know"
+        log.error("run.log_behind", run_id=key.run_id, worker_id=link.worker_id, what=what)
+        events = (lost(key, why, LOG_BEHIND), log_behind(link, what))
+        await self.ledger.commit_now(lambda folded: events if still_open(folded, key) else ())
         self.woken.set()
 
     async def _recorded_late(self, key: Key, attempt: st.AttemptRecord) -> bool:
@@ -210,6 +220,27 @@ def _proven(record: st.NodeRecord, outcome: act.Outcome) -> eff.Effect.ValueType
         return eff.EFFECT_NONE
     holds = judge(record.node.step.postconditions, outcome, {}).holds == plan.HOLDS_YES
     return eff.EFFECT_DONE if outcome.effect == eff.EFFECT_DONE and holds else None
+
+
+def lost(key: Key, why: str, reason: str) -> ev.EventBody:
+    """An attempt of which its worker can say nothing more."""
+    outcome = act.Outcome(status=act.OUTCOME_STATUS_LOST, effect=eff.EFFECT_UNKNOWN, reason=reason, message=why)
+    return ev.EventBody(step_finished=ev.StepFinished(step_id=key.step_id, attempt=key.attempt, outcome=outcome))
+
+
+def still_open(folded: RunFold, key: Key) -> bool:
+    """Whether the intent of an attempt is open."""
+    attempt = folded.attempt(key.step_id, key.attempt)
+    return attempt is not None and attempt.open
+
+
+def log_behind(link: WorkerLink, what: str) -> ev.EventBody:
+    """The run is parked for a person, because a worker knows what its log does not."""
+    detail = (
+        f"worker {link.worker_id} {what}, which this log does not know: it was restored from before; look at what"
+        " happened, then resume or cancel the run"
+    )
+    return ev.EventBody(run_blocked=ev.RunBlocked(reason=LOG_BEHIND, detail=detail))
 
 
 def _parked(folded: RunFold) -> bool:

@@ -180,10 +180,13 @@ class Person:
     async def state(self, run_id: str) -> st.RunState:
         return (await self.runs.GetRun(runs.GetRunRequest(run_id=run_id))).run
 
-    async def answers(self, approval_id: str) -> None:
+    async def answers(self, asked: st.ApprovalRecord) -> None:
         """Says yes."""
-        decision = approvals.DecideApprovalRequest(approval_id=approval_id, decision=ev.APPROVAL_STATE_GRANTED)
-        await self.approvals.DecideApproval(decision)
+        yes = ev.APPROVAL_STATE_GRANTED
+        request = approvals.DecideApprovalRequest(
+            approval_id=asked.approval_id, decision=yes, action_digest=asked.action_digest
+        )
+        await self.approvals.DecideApproval(request)
 
 
 @asynccontextmanager

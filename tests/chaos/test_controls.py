@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from control.core.run import FOLD_VERSION
+from control.core.run import FOLD_VERSION, LOG_BEHIND
 from control.journal import Node, StaleHead, append_batch
 from control.orchestrator.ledger import Ledger
 from execution.joints import Joint
@@ -96,7 +96,7 @@ async def test_the_campaign_notices_a_worker_that_lets_go_at_the_transports_ack(
         await stage.paper_worker(*worker)
         assert await dying.end() == -signal.SIGKILL
         await stage.control_plane()
-        await person.sees(run_id, _settled)
+        await person.sees(run_id, lambda state: _settled(state) or state.blocked_reason == LOG_BEHIND)
         found = await stage.findings(app.posts)
     assert {violation.rule for violation in found} == violated, found
 

@@ -76,7 +76,7 @@ async def test_a_question_a_yes_and_a_pause_outlive_kill_9_of_everything(scene: 
     kept = (await scene.person.state(run_id)).approvals[0]
     assert (kept.approval_id, kept.state) == (asked.approval_id, ev.APPROVAL_STATE_PENDING)
     await scene.person.runs.PauseRun(runs.PauseRunRequest(run_id=run_id))
-    await scene.person.answers(asked.approval_id)
+    await scene.person.answers(asked)
     await scene.stage.kill_everything()
 
     await scene.everything()
@@ -117,7 +117,7 @@ async def test_an_argument_that_changes_after_the_yes_makes_it_void_and_nothing_
     await scene.everything()
     asked = await scene.question(run_id)
     await scene.person.runs.PauseRun(runs.PauseRunRequest(run_id=run_id))
-    await scene.person.answers(asked.approval_id)
+    await scene.person.answers(asked)
     await scene.person.sees(run_id, _granted)
     await scene.stage.kill_everything()
     await _falsify(scene.stage.settings.journal_path, b"900.00", b"900.01")
@@ -158,7 +158,7 @@ async def test_while_the_policy_engine_is_stopped_nothing_is_dispatched_and_the_
     asked = await scene.question(run_id)
     before = await scene.person.state(run_id)
     await engine.kill()
-    await scene.person.answers(asked.approval_id)
+    await scene.person.answers(asked)
     blocked = await scene.person.sees(run_id, lambda state: state.blocked_reason == "POLICY_UNAVAILABLE")
     assert "policy engine" in blocked.blocked_detail
     assert blocked.counts.attempts == before.counts.attempts

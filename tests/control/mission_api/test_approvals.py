@@ -10,7 +10,7 @@ from control.journal import NewApproval
 from control.orchestrator.ledger import Also, Ledger
 from infra.auth import Role
 from infra.digest import digest_message
-from infra.errors import Denied, NotFound, Precondition, SkyError
+from infra.errors import Denied, InvalidArgument, NotFound, Precondition, SkyError
 from infra.status import from_rpc_error
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1.effect_pb2 import EFFECT_CLASS_ONCE
@@ -59,6 +59,12 @@ async def _ask(world: World, expires_ms: int = FAR_MS) -> Question:
     return Question(approval_id, run_id, step_id, ledger)
 
 
+def _answer(question: Question, decision: ev.ApprovalState.ValueType, **more: str) -> pb.DecideApprovalRequest:
+    """An answer to what the question shows."""
+    seen = {"action_digest": digest_message(ACTION), **more}
+    return pb.DecideApprovalRequest(approval_id=question.approval_id, decision=decision, **seen)  # pyright: ignore[reportArgumentType]
+
+
 async def _error(call: Awaitable[object]) -> SkyError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -78,9 +84,7 @@ async def test_a_question_shows_the_exact_action_and_why_it_is_asked(world: Worl
 
 async def test_questions_that_wait_are_listed_oldest_first(world: World) -> None:
     questions = [await _ask(world) for _ in range(3)]
-    await world.client.approvals.DecideApproval(
-        pb.DecideApprovalRequest(approval_id=questions[1].approval_id, decision=DENIED)
-    )
+    await world.client.approvals.DecideApproval(_answer(questions[1], DENIED))
     listed = await world.client.approvals.ListApprovals(pb.ListApprovalsRequest())
     assert [one.record.approval_id for one in listed.approvals] == [questions[0].approval_id, questions[2].approval_id]
     denied = await world.client.approvals.ListApprovals(pb.ListApprovalsRequest(states=[DENIED, GRANTED]))
@@ -91,9 +95,7 @@ async def test_questions_that_wait_are_listed_oldest_first(world: World) -> None
 
 async def test_an_answer_reaches_the_run_as_a_command(world: World) -> None:
     question = await _ask(world)
-    request = pb.DecideApprovalRequest(
-        approval_id=question.approval_id, decision=GRANTED, note="fine", action_digest=digest_message(ACTION)
-    )
+    request = _answer(question, GRANTED, note="fine")
     decided = (await world.client.approvals.DecideApproval(request)).approval.record
     assert (decided.state, decided.actor, decided.note) == (GRANTED, "admin-of-default", "fine")
     assert decided.decide_time.seconds > 0
@@ -104,20 +106,41 @@ async def test_an_answer_reaches_the_run_as_a_command(world: World) -> None:
 async def test_an_answer_about_another_action_is_refused(world: World) -> None:
     question = await _ask(world)
     other = act.Action(effect_class=EFFECT_CLASS_ONCE, noop=act.NoopAction(payload=b"buy two"))
-    request = pb.DecideApprovalRequest(
-        approval_id=question.approval_id, decision=GRANTED, action_digest=digest_message(other)
-    )
+    request = _answer(question, GRANTED, action_digest=digest_message(other))
     assert (await _error(world.client.approvals.DecideApproval(request))).reason == "APPROVAL_MISMATCH"
     listed = await world.client.approvals.ListApprovals(pb.ListApprovalsRequest())
     assert listed.approvals[0].record.state == ev.APPROVAL_STATE_PENDING
 
 
+@pytest.mark.parametrize("decision", [GRANTED, DENIED])
+async def test_an_answer_that_does_not_say_what_was_seen_is_refused(
+    world: World, decision: ev.ApprovalState.ValueType
+) -> None:
+    question = await _ask(world)
+    refused = await _error(world.client.approvals.DecideApproval(_answer(question, decision, action_digest="")))
+    assert isinstance(refused, InvalidArgument)
+    assert [violation.field for violation in refused.violations] == ["action_digest"]
+    listed = await world.client.approvals.ListApprovals(pb.ListApprovalsRequest())
+    assert listed.approvals[0].record.state == ev.APPROVAL_STATE_PENDING
+
+
+async def test_a_run_that_is_over_asks_nobody_any_more(world: World) -> None:
+    question = await _ask(world)
+    await world.finish(question.ledger)
+    assert not (await world.client.approvals.ListApprovals(pb.ListApprovalsRequest())).approvals
+    request = pb.GetApprovalRequest(approval_id=question.approval_id)
+    record = (await world.client.approvals.GetApproval(request)).approval.record
+    assert (record.state, record.note) == (ev.APPROVAL_STATE_EXPIRED, "the run has ended")
+    late = await _error(world.client.approvals.DecideApproval(_answer(question, GRANTED)))
+    assert late.reason == "RUN_ENDED"
+
+
 async def test_the_first_answer_counts_and_a_later_one_is_told_of_it(world: World, calling_as: CallingAs) -> None:
     question = await _ask(world)
-    deny = pb.DecideApprovalRequest(approval_id=question.approval_id, decision=DENIED)
+    deny = _answer(question, DENIED)
     await world.client.approvals.DecideApproval(deny)
     approver = client_of(calling_as, world.runtime)
-    late = pb.DecideApprovalRequest(approval_id=question.approval_id, decision=GRANTED)
+    late = _answer(question, GRANTED)
     told = await _error(approver.approvals.DecideApproval(late))
     assert isinstance(told, Precondition)
     assert (told.reason, told.metadata["status"]) == ("APPROVAL_ALREADY_DECIDED", "DENIED")
@@ -126,22 +149,20 @@ async def test_the_first_answer_counts_and_a_later_one_is_told_of_it(world: Worl
 
 async def test_the_same_answer_sent_again_is_the_same_answer(world: World) -> None:
     question = await _ask(world)
-    request = pb.DecideApprovalRequest(
-        approval_id=question.approval_id, decision=GRANTED, request_id="6f1f2c34-5a6b-4c7d-8e9f-0a1b2c3d4e5f"
-    )
+    request = _answer(question, GRANTED, request_id="6f1f2c34-5a6b-4c7d-8e9f-0a1b2c3d4e5f")
     first = await world.client.approvals.DecideApproval(request)
     assert await world.client.approvals.DecideApproval(request) == first
 
 
 async def test_after_its_time_the_answer_is_no(world: World) -> None:
     question = await _ask(world, expires_ms=1)
-    late = pb.DecideApprovalRequest(approval_id=question.approval_id, decision=GRANTED)
+    late = _answer(question, GRANTED)
     assert "its time is over" in (await _error(world.client.approvals.DecideApproval(late))).message
 
 
 async def test_only_those_who_may_approve_do(world: World, calling_as: CallingAs) -> None:
     question = await _ask(world)
-    request = pb.DecideApprovalRequest(approval_id=question.approval_id, decision=GRANTED)
+    request = _answer(question, GRANTED)
     for role in (Role.VIEWER, Role.OPERATOR, Role.INTERNAL):
         stub = client_of(calling_as, world.runtime, role=role).approvals
         assert isinstance(await _error(stub.DecideApproval(request)), Denied)
@@ -149,7 +170,7 @@ async def test_only_those_who_may_approve_do(world: World, calling_as: CallingAs
 
 async def test_another_tenants_question_looks_as_if_it_were_not_there(world: World, stranger: Client) -> None:
     question = await _ask(world)
-    request = pb.DecideApprovalRequest(approval_id=question.approval_id, decision=GRANTED)
+    request = _answer(question, GRANTED)
     assert isinstance(await _error(stranger.approvals.DecideApproval(request)), NotFound)
     get = stranger.approvals.GetApproval(pb.GetApprovalRequest(approval_id=question.approval_id))
     assert isinstance(await _error(get), NotFound)

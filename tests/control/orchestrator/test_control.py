@@ -16,6 +16,7 @@ from skyagent.policy.v1 import policy_service_pb2 as policy_api
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
+from skyagent.run.v1.run_service_pb2 import RunSummary
 from tests.control.orchestrator.harness import ControlPlane, control_plane, noop, settings_in
 from tests.control.orchestrator.scripted import ended, held, policy, scripted_worker
 
@@ -124,16 +125,49 @@ async def test_a_cancelled_run_ends_only_when_its_open_attempt_has_said_what_it_
         run_id = await plane.start([noop("post", eff.EFFECT_CLASS_ONCE)])
         key = (await hand.assigned()).key
         command = cmd.CancelCommand(reason="enough")
-        command.grace.FromMilliseconds(700)
+        command.grace.FromMilliseconds(60_000)
         await plane.command(run_id, cmd.Command(cancel=command))
         cancel = (await hand.next("cancel")).cancel
-        assert (cancel.key, cancel.reason, cancel.grace.ToMilliseconds()) == (key, "enough", 700)
+        assert (cancel.key, cancel.reason) == (key, "enough")
+        assert 0 < cancel.grace.ToMilliseconds() <= 60_000
         assert (await plane.state(run_id)).phase == ev.RUN_PHASE_CANCELLING
         hand.result(key, ended(act.OUTCOME_STATUS_CANCELLED, eff.EFFECT_NONE))
         state = await plane.until_ended(run_id)
         assert (await hand.next("run_ended")).run_ended.run_id == run_id
     assert state.phase == ev.RUN_PHASE_CANCELLED
     assert state.counts.open_intents == 0
+
+
+async def test_the_grace_of_a_cancellation_outlives_the_owner_who_granted_it(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    command = cmd.CancelCommand()
+    command.grace.FromMilliseconds(60_000)
+    async with control_plane(settings) as plane:
+        run_id = await plane.start([noop("post", eff.EFFECT_CLASS_ONCE)])
+        async with scripted_worker(settings, plane.runtime.address, journal_id=JOURNAL) as hand:
+            key = (await hand.assigned()).key
+            await plane.command(run_id, cmd.Command(cancel=command))
+            first = (await hand.next("cancel")).cancel.grace.ToMilliseconds()
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(settings, plane.runtime.address, journal_id=JOURNAL, held=[held(key)]) as hand,
+    ):
+        assert 5_000 < (await hand.next("cancel")).cancel.grace.ToMilliseconds() < first
+
+
+async def test_a_run_that_ends_takes_its_open_question_with_it(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with control_plane(settings, (policy(_ask), ORCHESTRATOR)) as plane:
+        run_id = await plane.start([noop("look")])
+        asked = await _question(plane, run_id)
+        await plane.command(run_id, cmd.Command(cancel=cmd.CancelCommand()))
+        state = await plane.until_ended(run_id)
+        stored = await plane.journal.approval(asked.approval_id)
+        listed = await plane.journal.listing(run_id, tenant="default")
+    assert stored.status is ApprovalStatus.EXPIRED
+    assert [approval.state for approval in state.approvals] == [ev.APPROVAL_STATE_EXPIRED]
+    assert listed.projection is not None
+    assert RunSummary.FromString(listed.projection.body).waiting_for_person == 0
 
 
 async def test_cancelling_what_a_worker_does_not_know_sends_the_cancel_and_not_the_assign(tmp_path: Path) -> None:
@@ -255,16 +289,16 @@ async def test_a_result_is_recorded_while_policy_is_thinking(tmp_path: Path) -> 
     thinking, thought = asyncio.Event(), asyncio.Event()
     calls: list[str] = []
 
-    async def slow_at_the_second(request: policy_api.CheckRequest) -> pol.Verdict.ValueType:
+    async def slow_from_the_second_on(request: policy_api.CheckRequest) -> pol.Verdict.ValueType:
         calls.append(request.step_id)
-        if len(calls) == 2:
+        if len(calls) > 1:  # also when it is asked again because it thought too long
             thinking.set()
             await thought.wait()
         return pol.VERDICT_ALLOW
 
     settings = settings_in(tmp_path)
     async with (
-        control_plane(settings, (policy(slow_at_the_second), ORCHESTRATOR)) as plane,
+        control_plane(settings, (policy(slow_from_the_second_on), ORCHESTRATOR)) as plane,
     ):
         run_id = await plane.start([noop("look")])
         async with scripted_worker(settings, plane.runtime.address, journal_id=JOURNAL) as hand:

@@ -8,16 +8,19 @@ from uuid import uuid4
 
 import pytest
 
+from control.journal import open_journal
 from execution.executor import Assignment, BlobSink
 from execution.noop import NoopExecutor
 from infra.blobs import shared_blobs
+from infra.db import open_database
 from infra.digest import digest_message
+from infra.settings import Settings
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
-from tests.control.orchestrator.harness import control_plane, noop, settings_in, worker
+from tests.control.orchestrator.harness import CLOCK, control_plane, noop, settings_in, worker
 from tests.control.orchestrator.scripted import ended, held, scripted_worker
 
 ONCE = eff.EFFECT_CLASS_ONCE
@@ -281,13 +284,63 @@ async def test_a_late_result_settles_what_was_uncertain(tmp_path: Path) -> None:
     assert resolved.body.uncertainty_resolved.source == "late result"
 
 
-async def test_an_outcome_that_its_worker_has_let_go_of_counts_as_begun_and_lost(tmp_path: Path) -> None:
+async def test_an_outcome_that_its_worker_has_let_go_of_parks_the_run_and_counts_as_begun_and_lost(
+    tmp_path: Path,
+) -> None:
+    """The log was restored from before the attempt was even intended; its worker has let go of it."""
+    settings = settings_in(tmp_path)
+    async with control_plane(settings) as plane:
+        run_id = await plane.start([noop("post", ONCE)])
+        await plane.until(run_id, "owner_changed")
+    backup = settings.journal_path.read_bytes()
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(settings, plane.runtime.address, journal_id=JOURNAL) as hand,
+    ):
+        first = (await hand.assigned()).key
+        hand.result(first)
+        await hand.next("result_recorded")
+    await _restored(settings, backup)
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(settings, plane.runtime.address, journal_id=JOURNAL) as hand,
+    ):
+        again = (await hand.assigned()).key
+        assert (again.step_id, again.attempt) == (first.step_id, first.attempt)
+        assert again.fence.log_generation > first.fence.log_generation
+        hand.state(again, wire.HELD_STATE_RELEASED)
+        parked = await plane.until_state(run_id, lambda state: state.blocked_reason == "LOG_BEHIND")
+        assert "let go of its outcome" in parked.blocked_detail
+        assert parked.counts.open_intents == 0
+        await hand.nothing_but()
+        await plane.command(run_id, cmd.Command(resume=cmd.ResumeCommand()))
+        state = await plane.until_state(run_id, lambda state: state.counts.uncertain == 1)
+    assert "let go of its outcome" in state.nodes[0].reason
+    assert state.counts.attempts == 1
+
+
+async def test_a_worker_that_was_told_that_the_run_is_over_parks_it(tmp_path: Path) -> None:
+    """Only a log that was restored from before the end can assign anything of it again."""
     settings = settings_in(tmp_path)
     async with control_plane(settings) as plane, scripted_worker(settings, plane.runtime.address) as hand:
         run_id = await plane.start([noop("post", ONCE)])
-        hand.state((await hand.assigned()).key, wire.HELD_STATE_RELEASED)
+        refused = ended(act.OUTCOME_STATUS_REFUSED, eff.EFFECT_NONE)
+        refused.reason = "RUN_ENDED"
+        hand.result((await hand.assigned()).key, refused)
+        parked = await plane.until_state(run_id, lambda state: state.blocked_reason == "LOG_BEHIND")
+        assert "told that the run is over" in parked.blocked_detail
+        await plane.command(run_id, cmd.Command(resume=cmd.ResumeCommand()))
         state = await plane.until_state(run_id, lambda state: state.counts.uncertain == 1)
-    assert "let go of its outcome" in state.nodes[0].reason
+    assert state.nodes[0].attempts[0].effect == eff.EFFECT_UNKNOWN
+
+
+async def _restored(settings: Settings, backup: bytes) -> None:
+    for file in settings.journal_path.parent.glob(settings.journal_path.name + "*"):
+        if file.suffix != ".lock":
+            file.unlink()
+    settings.journal_path.write_bytes(backup)
+    async with open_database(settings.journal_path) as database, open_journal(database, clock=CLOCK) as journal:
+        await journal.begin_generation()
 
 
 async def test_a_worker_that_obeys_a_later_owner_parks_the_run(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ class DecideApprovalRequest(_message.Message):
     note: _builtins.str
     """A note for the run."""
     action_digest: _builtins.str
-    """Digest of the action that the person saw; an answer about another action is refused."""
+    """Digest of the action that the person saw, as the question names it; an answer about another action is refused."""
     request_id: _builtins.str
     """Makes a repeated call the same call."""
     def __init__(

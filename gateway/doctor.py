@@ -80,8 +80,8 @@ def _permissions(settings: Settings) -> Finding:
         settings.keys_dir,
         settings.keys_dir / "signing.pem",
         settings.token_path,
-        settings.worker_token_path,
         settings.internal_token_path,
+        *sorted(settings.workers_dir.glob("*/token")),
     )
     open_to_others = [path for path in private if path.exists() and _mode(path) & 0o077]
     if not open_to_others:

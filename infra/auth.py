@@ -190,15 +190,32 @@ def _prepare_identity(settings: Settings, clock: Clock, ids: Ids) -> None:
     for folder in (settings.data_dir, settings.keys_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_key(settings.keys_dir, ids)
-    verifier = Verifier(settings.keys_dir, clock)
     for path, subject, tenant, role in (
         (settings.token_path, "local", settings.tenant, Role.ADMIN),
-        (settings.worker_token_path, "worker", settings.tenant, Role.WORKER),
         (settings.internal_token_path, "control-plane", SYSTEM_TENANT, Role.INTERNAL),
     ):
-        if not _still_good(path, Caller(subject, tenant, role), verifier, clock):
-            token = mint_token(settings, clock, subject=subject, tenant=tenant, role=role, ttl=TOKEN_LIFE)
-            _write_atomically(path, token.encode(), ids, os.replace)
+        _prepare_token(path, Caller(subject, tenant, role), settings, clock, ids)
+    for path in settings.workers_dir.glob("*/token"):
+        _prepare_token(path, Caller(path.parent.name, settings.tenant, Role.WORKER), settings, clock, ids)
+
+
+def prepare_worker_token(settings: Settings, clock: Clock, ids: Ids, worker_id: str) -> Path:
+    """The token file of one worker, written anew when it must be and the key is on this machine.
+
+    Raises Precondition: there is none, and no key to make one.
+    """
+    path = settings.worker_token_path(worker_id)
+    if (settings.keys_dir / "signing.pem").exists() or not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        who = Caller(worker_id, settings.tenant, Role.WORKER)
+        _prepare_token(path, who, settings, clock, ids)
+    return path
+
+
+def _prepare_token(path: Path, who: Caller, settings: Settings, clock: Clock, ids: Ids) -> None:
+    if not _still_good(path, who, Verifier(settings.keys_dir, clock), clock):
+        token = mint_token(settings, clock, subject=who.subject, tenant=who.tenant, role=who.role, ttl=TOKEN_LIFE)
+        _write_atomically(path, token.encode(), ids, os.replace)
 
 
 def _still_good(path: Path, who: Caller, verifier: Verifier, clock: Clock) -> bool:

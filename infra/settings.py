@@ -162,9 +162,9 @@ class Settings(BaseSettings):
         """The token of the person at this machine (role admin)."""
         return self.data_dir / "token"
 
-    @property
-    def worker_token_path(self) -> Path:
-        return self.data_dir / "worker.token"
+    def worker_token_path(self, worker_id: str) -> Path:
+        """A worker's own token: it speaks for that worker and for no other."""
+        return self.workers_dir / worker_id / "token"
 
     @property
     def internal_token_path(self) -> Path:

@@ -9,9 +9,19 @@ from typing import Protocol
 import grpc
 
 from control.orchestrator.links import Key, Standing, WorkerLink, WorkerLinks
+from infra.auth import caller
 from infra.blobs import BlobStore
 from infra.clock import Clock
-from infra.errors import Conflict, InvalidArgument, Precondition, SkyError, Unavailable, Unimplemented, Violation
+from infra.errors import (
+    Conflict,
+    Denied,
+    InvalidArgument,
+    Precondition,
+    SkyError,
+    Unavailable,
+    Unimplemented,
+    Violation,
+)
 from infra.ids import Ids
 from infra.log import event_logger
 from infra.settings import LeaseSettings
@@ -112,6 +122,7 @@ class WorkerServicer(rpc.WorkerServiceServicer):
 
     async def _greet(self, first: wire.ControlRequest) -> WorkerLink:
         hello = first.hello
+        _require_own_name(hello.worker_id)
         link = WorkerLink(hello, self._ids.ulid(), self._clock.monotonic(), applied_seq=first.seq)
         link.standing = {Key.of(held.key): Standing.HELD for held in hello.held}
         runs = {held.key.run_id for held in hello.held} | set(hello.capabilities.resident_runs)
@@ -177,6 +188,14 @@ class WorkerServicer(rpc.WorkerServiceServicer):
             await self._runs.result(link, result)
         except SkyError as error:  # whatever it was, the worker keeps the outcome: it dials again and reports again
             raise Unavailable("RESULT_NOT_TAKEN", f"a result could not be taken: {error}") from error
+
+
+def _require_own_name(worker_id: str) -> None:
+    """A worker speaks for itself only: whoever holds its token could otherwise settle what others have begun."""
+    who = caller()
+    if who.subject != worker_id:
+        told = f"the token is of worker {who.subject!r}, which cannot speak as {worker_id!r}: use the token of that one"
+        raise Denied("NOT_THIS_WORKER", told, worker_id=worker_id, subject=who.subject)
 
 
 async def _bytes(first: wire.PutBlobRequest, frames: AsyncIterator[wire.PutBlobRequest]) -> AsyncIterator[bytes]:

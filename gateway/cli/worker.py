@@ -12,6 +12,7 @@ from gateway.cli.session import perform
 from gateway.cli.version import version
 from gateway.inventory import Reported
 from gateway.workers import executor_of, slots_of
+from infra.auth import prepare_worker_token
 from infra.clock import Clock, SystemClock
 from infra.ids import system_ids
 from infra.log import configure_logging
@@ -26,23 +27,24 @@ def run(
     kind: Annotated[str, typer.Argument(help="Kind of worker: browser or noop.")],
     connect: Annotated[str, typer.Option(help="host:port of the control plane; the local one by default.")] = "",
     worker_id: Annotated[str, typer.Option("--id", help="Stable name; its journal is kept under it.")] = "",
-    token_file: Annotated[Path | None, typer.Option(help="File with a token of role worker.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with the token of this very worker.")] = None,
     slots: Annotated[int, typer.Option(min=0, max=1024, help="Steps at once; 0 is what suits the kind.")] = 0,
     crash_at: Annotated[str, typer.Option(hidden=True, help="Fault injection: JOINT or JOINT:N.")] = "",
 ) -> None:
     """Run a worker in this process, until SIGTERM. It dials the control plane, and needs no open port."""
     settings = load_settings()
     configure_logging(settings.log)
+    clock, name = SystemClock(), worker_id or default_worker_id(kind)
     worker = WorkerSettings(
         connect=connect or settings.listen,
         data_dir=settings.data_dir,
-        worker_id=worker_id or default_worker_id(kind),
-        token_file=token_file or settings.worker_token_path,
+        worker_id=name,
+        token_file=token_file or prepare_worker_token(settings, clock, system_ids(clock), name),
         max_concurrent_steps=slots or slots_of(kind),
         version=version(),
         crash_at=crash_at,
     )
-    perform(_work(kind, settings, worker, SystemClock()))
+    perform(_work(kind, settings, worker, clock))
 
 
 async def _work(kind: str, settings: Settings, worker: WorkerSettings, clock: Clock) -> None:

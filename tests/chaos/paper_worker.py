@@ -71,7 +71,7 @@ async def work(crash_at: str) -> None:
         connect=settings.listen,
         data_dir=settings.data_dir,
         worker_id="browser-1",
-        token_file=settings.worker_token_path,
+        token_file=settings.worker_token_path("browser-1"),
         crash_at=crash_at,
     )
     ids = system_ids(clock)

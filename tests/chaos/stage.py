@@ -18,7 +18,7 @@ import grpc
 
 from control.core.run import FOLD_VERSION, RunFold
 from control.journal import EventDraft, NewRun, open_journal
-from infra.auth import prepare_identity
+from infra.auth import prepare_identity, prepare_worker_token
 from infra.blobs import open_blobs
 from infra.channels import Readiness, dial, file_token
 from infra.clock import SystemClock
@@ -87,6 +87,7 @@ class Stage:
             "SKYAGENT_MARKER": self.marker,
         }
         prepare_identity(self.settings, CLOCK, IDS)
+        prepare_worker_token(self.settings, CLOCK, IDS, "browser-1")
 
     async def control_plane(self, *flags: str, names: Sequence[str] = SERVICES, **env: str) -> Life:
         return await self._start(["tests.chaos.control_plane", str(self._witness), *flags, *names], env)

@@ -13,7 +13,9 @@ import pytest_asyncio
 from gateway.envoy.edge import Address
 from gateway.envoy.process import command, edge_of, validate, write
 from gateway.supervisor.readiness import gateway as ready_gateway
+from infra.auth import prepare_worker_token
 from infra.clock import SystemClock
+from infra.ids import system_ids
 from infra.mesh import serving
 from infra.processes import spawn
 from infra.settings import GatewaySettings, Settings
@@ -53,7 +55,7 @@ async def edge(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[],
             yield Gateway(
                 settings.gateway.port,
                 settings.token_path.read_text(),
-                settings.worker_token_path.read_text(),
+                prepare_worker_token(settings, clock, system_ids(clock), "noop-1").read_text(),
                 child.pid,
                 folder,
             )

@@ -55,7 +55,7 @@ class Place:
         """The gateway of this place, for curl."""
         settings = self.settings
         token = settings.token_path.read_text()
-        return Gateway(settings.gateway.port, token, settings.worker_token_path.read_text(), 0, settings.data_dir)
+        return Gateway(settings.gateway.port, token, "", 0, settings.data_dir)
 
     async def status(self) -> dict[str, list[dict[str, object]]]:
         """What `status --json` says."""

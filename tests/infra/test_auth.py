@@ -6,7 +6,17 @@ from pathlib import Path
 import jwt
 import pytest
 
-from infra.auth import GRANTS, TOKEN_LIFE, Caller, Role, Verifier, caller, mint_token, prepare_identity
+from infra.auth import (
+    GRANTS,
+    TOKEN_LIFE,
+    Caller,
+    Role,
+    Verifier,
+    caller,
+    mint_token,
+    prepare_identity,
+    prepare_worker_token,
+)
 from infra.clock import ManualClock
 from infra.errors import Internal, Precondition, Unauthenticated
 from infra.ids import seeded_ids
@@ -25,21 +35,22 @@ def clock() -> ManualClock:
 def prepared(tmp_path: Path, clock: ManualClock) -> Settings:
     settings = Settings(data_dir=tmp_path / "data", tenant="acme")
     prepare_identity(settings, clock, seeded_ids(1, clock))
+    prepare_worker_token(settings, clock, seeded_ids(3, clock), "noop-1")
     return settings
 
 
 def test_the_token_files_are_of_the_roles_they_are_for(prepared: Settings, clock: ManualClock) -> None:
     verifier = Verifier(prepared.keys_dir, clock)
-    paths = (prepared.token_path, prepared.worker_token_path, prepared.internal_token_path)
+    paths = (prepared.token_path, prepared.worker_token_path("noop-1"), prepared.internal_token_path)
     assert [verifier.verify(path.read_text()) for path in paths] == [
         Caller("local", "acme", Role.ADMIN),
-        Caller("worker", "acme", Role.WORKER),
+        Caller("noop-1", "acme", Role.WORKER),
         Caller("control-plane", "system", Role.INTERNAL),
     ]
 
 
 def test_secrets_are_readable_by_their_owner_only(prepared: Settings) -> None:
-    secrets = [prepared.keys_dir / "signing.pem", prepared.token_path, prepared.worker_token_path]
+    secrets = [prepared.keys_dir / "signing.pem", prepared.token_path, prepared.worker_token_path("noop-1")]
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
     assert stat.S_IMODE(prepared.keys_dir.stat().st_mode) == 0o700
 
@@ -81,7 +92,7 @@ def test_a_token_without_a_signature_is_refused(prepared: Settings, clock: Manua
 
 
 def test_a_token_whose_claims_were_altered_is_refused(prepared: Settings, clock: ManualClock) -> None:
-    head, _, signature = prepared.worker_token_path.read_text().split(".")
+    head, _, signature = prepared.worker_token_path("noop-1").read_text().split(".")
     claims = prepared.token_path.read_text().split(".")[1]
     with pytest.raises(Unauthenticated, match="Signature"):
         Verifier(prepared.keys_dir, clock).verify(f"{head}.{claims}.{signature}")
@@ -149,3 +160,11 @@ def test_every_permission_is_granted_to_some_role() -> None:
 def test_there_is_no_caller_outside_of_a_request() -> None:
     with pytest.raises(Internal, match="acting_for"):
         caller()
+
+
+def test_a_workers_token_that_was_brought_from_elsewhere_is_taken_as_it_is(tmp_path: Path, clock: ManualClock) -> None:
+    settings, ids = Settings(data_dir=tmp_path), seeded_ids(1, clock)
+    with pytest.raises(Precondition, match="cannot read"):
+        prepare_worker_token(settings, clock, ids, "noop-1")
+    settings.worker_token_path("noop-1").write_text("brought")
+    assert prepare_worker_token(settings, clock, ids, "noop-1").read_text() == "brought"

@@ -14,9 +14,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from infra.auth import TOKEN_LIFE, Role, Verifier, acting_for
+from infra.auth import TOKEN_LIFE, Role, Verifier, acting_for, prepare_worker_token
 from infra.clock import ManualClock, SystemClock
 from infra.errors import Denied, Internal, NotFound, Precondition
+from infra.ids import system_ids
 from infra.mesh import IDENTITY_LOOK, Register, Runtime, Service, serving
 from infra.settings import Settings
 from infra.status import from_rpc_error
@@ -329,12 +330,12 @@ async def test_the_error_of_a_loop_is_raised_when_the_block_ends(settings: Setti
 async def test_tokens_are_written_anew_while_the_mesh_runs(settings: Settings) -> None:
     clock = ManualClock(SystemClock().now_ms())
     async with serving([], settings, clock=clock):
-        first = settings.worker_token_path.read_text()
+        first = prepare_worker_token(settings, clock, system_ids(clock), "noop-1").read_text()
         for _ in range(int(TOKEN_LIFE / IDENTITY_LOOK)):
             await clock.until_sleeping()
             await clock.advance(IDENTITY_LOOK)
         await clock.until_sleeping()
-        kept = settings.worker_token_path.read_text()
+        kept = settings.worker_token_path("noop-1").read_text()
         assert kept != first
         assert Verifier(settings.keys_dir, clock).verify(kept).role is Role.WORKER
 

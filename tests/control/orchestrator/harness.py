@@ -16,7 +16,7 @@ from control.policy_engine.service import SERVICE as POLICY_ENGINE
 from execution.executor import Executor
 from execution.noop import NoopExecutor
 from execution.worker import WorkerSettings, run_worker
-from infra.auth import prepare_identity
+from infra.auth import prepare_identity, prepare_worker_token
 from infra.clock import SystemClock
 from infra.db import shared_database
 from infra.ids import system_ids
@@ -147,9 +147,8 @@ async def control_plane(
 async def worker(
     settings: Settings, address: str, executor: Executor | None = None, worker_id: str = "noop-1"
 ) -> AsyncGenerator[None]:
-    told = WorkerSettings(
-        connect=address, data_dir=settings.data_dir, worker_id=worker_id, token_file=settings.worker_token_path
-    )
+    token = prepare_worker_token(settings, CLOCK, IDS, worker_id)
+    told = WorkerSettings(connect=address, data_dir=settings.data_dir, worker_id=worker_id, token_file=token)
     async with telemetry(settings, worker_id, IDS) as spans, asyncio.TaskGroup() as group:
         running = run_worker(executor or NoopExecutor(), told, clock=CLOCK, ids=IDS, telemetry=spans)
         task = group.create_task(running)

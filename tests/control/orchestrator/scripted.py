@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import grpc
 
+from infra.auth import prepare_worker_token
 from infra.channels import dial, file_token
 from infra.digest import digest_message
 from infra.mesh import Register, Runtime, Service
@@ -21,7 +22,7 @@ from skyagent.execution.v1 import worker_service_pb2_grpc as rpc
 from skyagent.policy.v1 import decision_pb2 as pol
 from skyagent.policy.v1 import policy_service_pb2 as policy_api
 from skyagent.policy.v1 import policy_service_pb2_grpc as policy_rpc
-from tests.control.orchestrator.harness import IDS
+from tests.control.orchestrator.harness import CLOCK, IDS
 
 PATIENCE = 10.0
 
@@ -163,9 +164,10 @@ async def scripted_worker(
     greet: bool = True,
     worker_id: str = "noop-1",
     version: int = 1,
+    token_of: str = "",
 ) -> AsyncGenerator[ScriptedWorker]:
     """A worker that has said Hello and read Welcome. Leaving the block breaks its stream."""
-    token = file_token(settings.worker_token_path)
+    token = file_token(prepare_worker_token(settings, CLOCK, IDS, token_of or worker_id))
     async with dial(address, token=token) as channel, asyncio.TaskGroup() as group:
         worker = ScriptedWorker(_stub(channel), journal_id or str(uuid4()), worker_id, version)
         speaking = group.create_task(worker.speak())

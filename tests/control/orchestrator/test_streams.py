@@ -195,3 +195,15 @@ async def test_the_session_of_a_run_stays_on_its_worker_while_that_is_connected(
             former.credit(1)
             former.result((await former.assigned()).key)
             assert (await plane.until_ended(run_id, PATIENCE)).phase == ev.RUN_PHASE_SUCCEEDED
+
+
+async def test_a_workers_token_does_not_speak_for_another_worker(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    async with (
+        control_plane(settings) as plane,
+        scripted_worker(settings, plane.runtime.address) as mine,
+        scripted_worker(settings, plane.runtime.address, greet=False, token_of="noop-2") as other,
+    ):
+        other.hello()
+        assert await other.code() is grpc.StatusCode.PERMISSION_DENIED
+        await mine.nothing_but()

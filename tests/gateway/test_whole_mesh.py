@@ -149,7 +149,7 @@ async def test_an_unknown_template_is_a_usage_error_that_names_the_known_ones(pl
 
 
 async def test_an_interrupted_run_takes_its_own_mesh_with_it(place: Place) -> None:
-    running = await place.start("run", "--template", "self_test", "--set", "steps=100000")
+    running = await place.start("run", "--template", "self_test", "--set", "steps=10000")
     assert running.stdout is not None
     await running.stdout.readline()
     running.send_signal(signal.SIGINT)
@@ -173,7 +173,7 @@ async def test_up_ends_calmly_when_it_is_told_to(place: Place, number: signal.Si
 async def test_the_plain_paths_create_read_pause_and_resume(place: Place) -> None:
     await place.skyagent("up", "--detach")
     gateway = place.gateway()
-    spec = '{"spec": {"goal": "nothing", "template": "self_test", "inputs": [{"name": "steps", "value": "100000"}]}}'
+    spec = '{"spec": {"goal": "nothing", "template": "self_test", "inputs": [{"name": "steps", "value": "10000"}]}}'
     created = json.loads((await gateway.own("/missions", *post(spec))).body)
     run = f"/runs/{created['runId']}"
     paused = json.loads((await gateway.own(f"{run}/pause", *post("{}"))).body)

@@ -144,7 +144,8 @@ class _Check:
         inline, file = self._values.pop(name), files_needed(self._template, self._spec).get(name)
         if not inline and file is None:
             if declared.required:
-                self._wrong(_path(name), f"it is missing: {declared.description}; give it as a file with role {name!r}")
+                how = f"give a file with role {name!r} (`--input {name}=FILE`)"
+                self._wrong(_path(name), f"it is missing: {declared.description.rstrip('.')}; {how}")
             return
         data = inline.encode() if file is None else self._files[file.digest]
         table = self._attempt(lambda: parse_table(data, field=_path(name)))
@@ -238,7 +239,8 @@ def _only_secrets(value: str) -> bool:
 
 
 def _not_allowed(host: str) -> str:
-    return f"{host!r} is not among the hosts that the mission may reach: add it to allowed_hosts, or leave them empty"
+    fix = "add it to allowed_hosts (`--allow-host`), or leave them empty"
+    return f"{host!r} is not among the hosts that the mission may reach: {fix}"
 
 
 def _is_number(value: str) -> bool:

@@ -16,13 +16,22 @@ from typing import NoReturn, cast
 from infra.errors import InvalidArgument, Violation
 
 MAX_BYTES = 16 * 1024 * 1024
-MAX_ROWS = 100_000
+MAX_ROWS = 5_000
+"""A plan holds every record, and whoever looks at the run is sent the whole plan."""
 MAX_COLUMNS = 512
 _MAX_CELL = 65_536
 _MAX_REPORTED = 10
 _DELIMITERS = ",;\t|"
 _BLANK = f"{_DELIMITERS} \r\n"
 _SNIFFED_ROWS = 20
+_SIGNATURES = (
+    (b"PK\x03\x04", "a workbook of a spreadsheet or another zip file"),
+    (b"\xd0\xcf\x11\xe0", "an old workbook of a spreadsheet"),
+    (b"%PDF", "a PDF"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"\x1f\x8b", "a compressed file"),
+)
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
@@ -86,6 +95,9 @@ def _refuse(field: str, *problems: str) -> NoReturn:
 
 
 def _decode(data: bytes, field: str) -> str:
+    kind = next((kind for mark, kind in _SIGNATURES if data.startswith(mark)), None)
+    if kind:
+        _refuse(field, f"this is {kind}, no text: export the table as CSV in UTF-8 and give that file")
     encoding = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
@@ -105,7 +117,9 @@ def _decode_windows(data: bytes, field: str) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         _refuse(
-            field, f"line {line}: byte {data[error.start]:#04x} is neither UTF-8 nor Windows-1252: save it as UTF-8"
+            field,
+            f"line {line}: byte {data[error.start]:#04x} is neither UTF-8 nor Windows-1252: save the table as CSV in"
+            " UTF-8; a file that is no text cannot be read",
         )
 
 

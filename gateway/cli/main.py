@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from gateway.cli.exits import report
-from infra.errors import SkyError
+from infra.errors import InvalidArgument, SkyError, Violation
 
 
 class Noun(NamedTuple):
@@ -88,6 +88,16 @@ def skyagent(
 def main() -> None:
     """Runs the command line and exits with one of the documented codes."""
     try:
+        _require_text(sys.argv[1:])
         app(prog_name="skyagent")
     except SkyError as error:
         sys.exit(report(error))
+
+
+def _require_text(arguments: list[str]) -> None:
+    """Python hands bytes that are no UTF-8 on as lone surrogates, which nothing here could store or send."""
+    for position, argument in enumerate(arguments, 1):
+        if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
+            shown = argument.encode("utf-8", "surrogateescape")
+            problem = f"{shown!r} is not UTF-8: set the terminal to UTF-8, or rename the file"
+            raise InvalidArgument(Violation(f"argument {position}", problem), reason="NOT_UTF_8")

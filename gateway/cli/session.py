@@ -11,7 +11,7 @@ import typer
 
 from gateway.cli.exits import Exit
 from gateway.client import explained, no_mesh
-from infra.errors import Precondition
+from infra.errors import Precondition, SkyError, cause_of
 from infra.settings import load_settings
 
 _T = TypeVar("_T")
@@ -26,6 +26,11 @@ def perform(
             return runner.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
+    except BaseExceptionGroup as group:
+        error = cause_of(group)
+        if isinstance(error, SkyError):
+            raise error from group
+        raise
     except grpc.aio.AioRpcError as error:
         raise explained(error, load_settings()) from error
     except Precondition as error:

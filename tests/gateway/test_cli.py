@@ -175,6 +175,7 @@ async def test_a_second_up_in_the_background_is_refused_too(shell: Shell) -> Non
         (("worker", "nonsense"), "nonsense"),
         (("policy", "check", "/no/such.json"), "/no/such.json"),
         (("nonsense",), "nonsense"),
+        (("run", "--goal", os.fsdecode(b"caf\xe9")), r"argument 3: b'caf\xe9' is not UTF-8"),
     ],
 )
 async def test_wrong_usage_is_exit_code_2_and_names_what_is_wrong(

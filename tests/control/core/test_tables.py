@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.core.tables import MAX_BYTES, parse_table, unique_key
+from control.core.tables import MAX_BYTES, MAX_ROWS, parse_table, unique_key
 from infra.errors import InvalidArgument
 
 cells = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=12)
@@ -106,6 +106,9 @@ def test_an_open_quote_names_the_line_it_may_stand_in() -> None:
         ("A,B\n1,2\n".encode("utf-16-le"), "NUL"),
         (b"A,B\n1,\x81\n", "line 2: byte 0x81"),
         (b"x" * (MAX_BYTES + 1), "split it"),
+        (b"A\n" + b"1\n" * (MAX_ROWS + 1), "more than 5,000 rows: split it"),
+        (b"\x89PNG\r\n\x1a\n\x9d", "this is a picture, no text: export the table as CSV in UTF-8"),
+        (b"PK\x03\x04\x14", "this is a workbook of a spreadsheet"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused_with_the_reason(data: bytes, said: str) -> None:

@@ -51,12 +51,12 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalQuery:
-    """Which questions of a tenant, oldest first; no statuses means all."""
+    """Which questions of a tenant, oldest first; no statuses means all, a `page_size` of 0 the usual one."""
 
     tenant: str
     run_id: str | None = None
     statuses: tuple[ApprovalStatus, ...] = ()
-    page_size: int = 50
+    page_size: int = 0
     page_token: str = ""
 
 

@@ -84,12 +84,12 @@ class RunListing:
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs of a tenant, newest first; no states means all."""
+    """Which runs of a tenant, newest first; no states means all, a `page_size` of 0 the usual one."""
 
     tenant: str
     mission_id: str | None = None
     states: tuple[str, ...] = ()
-    page_size: int = 50
+    page_size: int = 0
     page_token: str = ""
 
 

@@ -111,6 +111,12 @@ def test_the_table_is_a_csv_that_every_program_reads_and_no_spreadsheet_runs() -
     assert rows[2][:6] == ["B", "entered", "Total: 5; Vendor: Acme", "3", "0", "0"]
 
 
+@pytest.mark.parametrize("key", ["=1", "+1", "-1", "@A", "\t1"])
+def test_no_cell_of_the_table_is_a_formula_to_a_spreadsheet(key: str) -> None:
+    [_, row] = csv.reader(io.StringIO(as_csv(outcomes(_simulated(key).folded)).decode()))
+    assert row[0] == f"'{key}"
+
+
 def test_the_page_tells_the_same_and_is_safe_to_open() -> None:
     simulation = _simulated("<b>", saves=["false", "lost after"])
     simulation.folded.state.spec.goal = "Enter <all>"

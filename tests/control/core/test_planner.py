@@ -336,6 +336,12 @@ def test_the_outcome_table_is_written_by_the_control_plane_itself() -> None:
     assert not written.step.HasField("action")
 
 
+def test_an_extension_that_fits_is_one_event() -> None:
+    extension = Mission({"steps": "3"}).extend("nothing")
+    [event] = events_of(extension, "template")
+    assert (list(event.nodes), event.more, event.planner) == (list(extension.nodes), False, "template")
+
+
 def test_the_table_is_printed_from_the_html_that_was_stored() -> None:
     html = br.PdfAction(name="outcome.pdf")
     node = print_table(Mission(SITE).known, "G", html)

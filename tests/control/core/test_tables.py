@@ -79,6 +79,11 @@ def test_every_ragged_row_is_told_at_once_up_to_a_bound() -> None:
     problem = _problem(b"A,B\n" + b"1\n" * 40)
     assert "line 2 has" in problem
     assert "and 30 more of the kind" in problem
+    assert "more of the kind" not in _problem(b"A,B\n" + b"1\n" * 10)
+
+
+def test_a_header_of_signs_is_no_json() -> None:
+    assert parse_table(b"?,}\n1,2\n").columns == ("?", "}")
 
 
 def test_a_row_with_too_many_cells_says_to_quote() -> None:
@@ -135,5 +140,6 @@ def test_json_that_is_no_table_is_refused_with_the_reason(data: bytes, said: str
 def test_a_key_must_be_there_filled_and_unique() -> None:
     table = parse_table(b"Id,Name\n1,a\n2,b\n1,\n")
     for column, said in (("Id", "lines 2 and 4"), ("Name", "line 4 has no 'Name'"), ("No", "no column 'No'")):
-        with pytest.raises(InvalidArgument, match=said):
+        with pytest.raises(InvalidArgument, match=said) as refused:
             unique_key(table, column)
+        assert refused.value.violations[0].field == "key"

@@ -57,6 +57,8 @@ def test_every_phase_of_an_installed_template_is_one_that_can_be_planned() -> No
         (GOOD.replace("version: 1", "version: 0"), "visit.yaml.version"),
         (GOOD.replace("version: 1", "version: '1'"), "visit.yaml.version"),
         (GOOD.replace("runtime: browser", "runtime: phone"), "visit.yaml.runtime"),
+        (GOOD.replace("name: visit", "name: visit!"), "visit.yaml.name"),
+        (GOOD.replace("name: site", "name: site!"), "visit.yaml.inputs.0.name"),
         (GOOD + "surprise: 1", "visit.yaml.surprise"),
         (GOOD.replace("url", "uri"), "visit.yaml.inputs.0.type"),
         (GOOD.replace("type: url", "type: choice"), "`choices` belong"),
@@ -74,6 +76,10 @@ def test_every_phase_of_an_installed_template_is_one_that_can_be_planned() -> No
 )
 def test_a_template_that_is_not_sound_is_refused_where_it_is_wrong(text: str, said: str) -> None:
     assert said in _problem(text)
+
+
+def test_a_template_is_found_by_its_name() -> None:
+    assert template_named(installed_templates(), "self_test").name == "self_test"
 
 
 def test_an_unknown_template_is_answered_by_the_list_of_known_ones() -> None:

@@ -152,8 +152,9 @@ async def test_an_append_to_no_run_is_refused(world: World) -> None:
 
 async def test_an_append_of_nothing_is_refused(world: World) -> None:
     run = await world.owned()
-    with pytest.raises(InvalidArgument):
+    with pytest.raises(InvalidArgument) as refused:
         await world.journal.append(replace(world.result(run), events=()))
+    assert refused.value.violations[0].field == "events"
 
 
 async def test_a_poisoned_append_fails_alone_among_those_of_its_batch(world: World) -> None:

@@ -165,6 +165,12 @@ async def test_a_new_log_generation_takes_every_run_from_its_owner(world: World)
     assert await world.journal.log_generation() == 2
 
 
+async def test_a_new_log_generation_forgets_the_nodes_of_the_former(world: World) -> None:
+    assert [await world.journal.beat(world.node) for _ in range(2)] == [1, 2]
+    await world.journal.begin_generation()
+    assert await world.journal.beat(world.node) == 1
+
+
 async def test_beats_rise(world: World) -> None:
     other = Node("node-2", world.ids.uuid())
     assert [await world.journal.beat(node) for node in (world.node, world.node, other)] == [1, 2, 1]

@@ -31,6 +31,8 @@ class BrowserConfig:
     launch_timeout: float = 30.0
     max_sessions: int = 16
     max_tabs: int = 8
+    #: In bytes; the worker holds a file in memory while it hands it over.
+    largest_download: int = 64 * 1024 * 1024
     #: A session unused for so long is closed; its state stays on disk and is restored when it is used again.
     idle_limit: float = 900.0
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from execution.browser_worker.cdp import Json, send
@@ -74,12 +74,23 @@ async def download(step: Step, action: pb.DownloadAction) -> None:
     """Keeps what an earlier action began to download; waits for it within the action's timeout."""
     while not step.tab.downloads:
         await step.tab.network.stirred(1.0)
-    taken = step.tab.downloads.pop(0)
-    with TemporaryDirectory(dir=step.config.directory) as folder:
-        path = Path(folder) / "file"
-        await taken.save_as(path)
-        data = path.read_bytes()
+    # It waits there until it is kept: an action that comes to its timeout leaves it to the next.
+    taken = step.tab.downloads[0]
+    failure = await taken.failure()
+    if failure:
+        step.tab.downloads.remove(taken)
+        raise Stopped(pb.BROWSER_STATUS_NETWORK_ERROR, f"the download of {taken.url} failed: {failure}")
+    path = await taken.path()
+    size, most = path.stat().st_size, step.config.largest_download
+    if size > most:
+        step.tab.downloads.remove(taken)
+        await taken.delete()
+        said = f"{taken.url} is a file of {size} bytes; the worker keeps at most {most}"
+        raise Stopped(pb.BROWSER_STATUS_UNEXPECTED_STATE, said)
+    data = await asyncio.to_thread(path.read_bytes)
     name = action.name or taken.suggested_filename
     media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
     step.result.files.append(await step.blobs.put(data, media_type, "download"))
+    step.tab.downloads.remove(taken)
+    await taken.delete()
     step.message = f"downloaded {name}: {len(data)} bytes from {taken.url}"

@@ -167,6 +167,6 @@ async def executing(
     clock = SystemClock()
     bound = {"bound": Secret("only-there", ("elsewhere.example",)), "here": Secret("only-here", ("127.0.0.1",))}
     secrets = MappingSecrets({"password": Secret("hunter22"), **bound})
-    config = BrowserConfig(directory, executable, patience=0.6, idle_limit=idle_limit)
+    config = BrowserConfig(directory, executable, patience=0.6, idle_limit=idle_limit, largest_download=100_000)
     async with BrowserExecutor(config, secrets, clock, system_ids(clock)) as executor:
         yield executor

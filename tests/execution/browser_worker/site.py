@@ -90,8 +90,20 @@ class Site:
     async def away(self, request: web.Request) -> web.Response:
         raise web.HTTPFound(f"{self.other}/forbidden")
 
-    async def file(self, request: web.Request) -> web.Response:
-        return web.Response(body=b"a,b\n1,2\n", headers={"Content-Disposition": 'attachment; filename="rows.csv"'})
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        """A file to download: of `size` bytes, `held` back until somebody sets `slow`, or `cut` off in the middle."""
+        body = b"a" * int(request.query["size"]) if "size" in request.query else b"a,b\n1,2\n"
+        answer = web.StreamResponse(headers={"Content-Disposition": 'attachment; filename="rows.csv"'})
+        answer.content_length = len(body)
+        await answer.prepare(request)
+        await answer.write(body[: len(body) // 2])
+        if "cut" in request.query and request.transport:
+            request.transport.close()
+            return answer
+        if "held" in request.query:
+            await self.slow.wait()
+        await answer.write(body[len(body) // 2 :])
+        return answer
 
 
 @asynccontextmanager

@@ -176,6 +176,34 @@ async def test_a_download_becomes_a_file(hands: Hands) -> None:
     assert (outcome.browser.files[0].media_type, "rows.csv" in outcome.message) == ("text/csv", True)
 
 
+async def test_a_download_that_takes_longer_than_an_action_is_left_to_the_next(hands: Hands, site: Site) -> None:
+    site.slow.clear()
+    await hands.go("/popup")
+    await hands.page.evaluate("location.href = '/rows.csv?held&size=50000'")
+    asking = hands.action(download=pb.DownloadAction())
+    asking.browser.timeout.FromMilliseconds(500)
+    assert status(await hands.execute(asking)) == "TIMEOUT"
+    site.slow.set()
+    outcome = await hands.do(download=pb.DownloadAction())
+    assert status(outcome) == "OK", outcome.message
+    assert len(hands.blobs.kept[outcome.browser.files[0].digest]) == 50000
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "why"),
+    [("cut", "NETWORK_ERROR", "failed"), ("size=100001", "UNEXPECTED_STATE", "100001 bytes")],
+)
+async def test_a_download_that_cannot_be_kept_says_why_and_makes_way(
+    hands: Hands, asked: str, said: str, why: str
+) -> None:
+    await hands.go("/popup")
+    await hands.page.evaluate(f"location.href = '/rows.csv?{asked}'")
+    outcome = await hands.do(download=pb.DownloadAction())
+    assert (status(outcome), why in outcome.message) == (said, True), outcome.message
+    await hands.click(role="link", name="Rows")
+    assert status(await hands.do(download=pb.DownloadAction())) == "OK"
+
+
 async def test_actions_of_another_kind_are_refused(hands: Hands) -> None:
     outcome = await hands.execute(Action(effect_class=READ, noop=NoopAction()))
     assert (outcome.status, outcome.reason) == (OUTCOME_STATUS_REFUSED, "UNSUPPORTED_ACTION")

@@ -194,7 +194,8 @@ def test_a_tombstone_never_begins_whatever_its_action(journal: Opened) -> None:
     answer = journal.begin()
     assert isinstance(answer, Known)
     assert (answer.record.state, answer.record.outcome) == (State.TOMBSTONE, b"cancelled")
-    journal.release()
+    assert journal.release()
+    assert state(journal) is State.RELEASED
     assert isinstance(journal.begin(), Known)
 
 
@@ -254,6 +255,19 @@ def test_what_still_runs_survives_the_end_of_its_run_until_it_is_released(journa
     assert journal.find() is None
 
 
+def test_letting_go_of_what_outlived_its_run_forgets_no_key_of_another(journal: Opened) -> None:
+    other = key(run="other")
+    journal.begin(other)
+    journal.finish(other)
+    journal.release(other)
+    journal.begin()
+    journal.end_run()
+    journal.finish()
+    journal.release()
+    assert journal.find() is None
+    assert state(journal, other) is State.RELEASED
+
+
 def test_ended_runs_are_remembered_up_to_a_bound(journal: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "ENDED_RUNS_KEPT", 2)
     journal.begin(key(run="goes on"))
@@ -300,8 +314,9 @@ def test_a_damaged_file_is_reported_with_what_to_do(journal: Opened, tmp_path: P
     (tmp_path / "journal.db").write_bytes(b"no database" * 1000)
     for file in ("journal.db-wal", "journal.db-shm"):
         (tmp_path / file).unlink(missing_ok=True)
-    with pytest.raises(DataLoss, match="move it and its -wal and -shm files away"), _second(tmp_path):
+    with pytest.raises(DataLoss, match="move it and its -wal and -shm files away") as refused, _second(tmp_path):
         pass
+    assert refused.value.reason == "WORKER_JOURNAL_FAILED"
 
 
 def test_a_file_of_a_newer_version_is_not_touched(journal: Opened, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from control.core.summary import state_digest
 from tests.fold import journals, mixed
 from tests.fold.record import GOLDEN
 
-pytestmark = pytest.mark.skipif(
+in_typescript = pytest.mark.skipif(
     not (journals.DASHBOARD / "node_modules").exists(), reason="`make setup` installs the dashboard's packages"
 )
 KEPT = json.loads((GOLDEN / "digests.json").read_text())
@@ -25,6 +25,7 @@ def test_a_golden_journal_folds_to_the_state_it_always_had(name: str) -> None:
     assert state_digest(fold(events)) == KEPT["digests"][name]
 
 
+@in_typescript
 @pytest.mark.timeout(180)
 def test_ten_thousand_mixed_events_fold_to_the_same_state_in_typescript(tmp_path: Path) -> None:
     lengths = [*(60 for _ in range(50)), 7_000]
@@ -34,6 +35,7 @@ def test_ten_thousand_mixed_events_fold_to_the_same_state_in_typescript(tmp_path
     assert journals.typescript_digests(paths) == [state_digest(fold(each)) for each in events]
 
 
+@in_typescript
 def test_one_changed_field_changes_the_digest_in_both(tmp_path: Path) -> None:
     events = list(mixed.journal(seed=7, length=80))
     events[-1].body.run_finished.summary += "!"

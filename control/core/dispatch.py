@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from control.core.check import Checks
-from control.core.finish import finish
+from control.core.finish import ending, finish
 from control.core.moments import ms_of
 from control.core.moves import Attempt, Move, OwnStep, Plan, Record, Wait
 from control.core.retry import restartable, restarted
@@ -19,20 +19,21 @@ def next_move(folded: RunFold, checks: Checks, now_ms: int) -> Move:
     """Chooses the next move.
 
     Steps of a run go one after another. A record that waits for a person is parked and the independent ones after it
-    go on. Nothing is intended while a pause or a cancellation is wanted, or while an intent is open.
+    go on. Nothing is intended while a pause or a cancellation is wanted, after the deadline, or while one is open.
     """
     state = folded.state
     if state.phase in TERMINAL:
         return Wait()
-    if state.blocked_reason == LOG_BEHIND and not state.cancel_wanted:
+    ends = ending(state, now_ms)
+    if state.blocked_reason == LOG_BEHIND and not ends:
         return Wait()
     told = _denied(folded) or _check(folded, checks, now_ms)
     if isinstance(told, Record):
         return told
-    if state.counts.open_intents or (state.pause_wanted and not state.cancel_wanted):
+    if state.counts.open_intents or (state.pause_wanted and not ends):
         return Wait()
-    if state.cancel_wanted:
-        return finish(folded)
+    if ends:
+        return finish(folded, now_ms)
     return told or _step(folded, now_ms) or _last(folded)
 
 

@@ -1,16 +1,33 @@
 """How a run ends: what is said of it, and whether that is a success."""
 
+from control.core.moments import ms_of
 from control.core.moves import Finish
 from control.core.run import RunFold
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 
+OVERDUE = "DEADLINE"
+"""The reason of a run that had not ended when it must have."""
 
-def finish(folded: RunFold) -> Finish:
+
+def ending(state: st.RunState, now_ms: int) -> bool:
+    """Whether nothing more of a run is started, because a person cancelled it or its deadline has passed."""
+    return state.cancel_wanted or overdue(state, now_ms)
+
+
+def overdue(state: st.RunState, now_ms: int) -> bool:
+    """Whether the moment at which a run must have ended has passed."""
+    return state.HasField("deadline") and ms_of(state.deadline) <= now_ms
+
+
+def finish(folded: RunFold, now_ms: int = 0) -> Finish:
     """The end of a run none of whose steps can be tried any more."""
     state = folded.state
     if state.cancel_wanted:
         return Finish(ev.RUN_PHASE_CANCELLED, "CANCELLED", state.cancel_reason or "cancelled by a person")
+    if overdue(state, now_ms):
+        passed = f"its deadline {state.deadline.ToJsonString()} has passed"
+        return Finish(ev.RUN_PHASE_FAILED, OVERDUE, f"{passed}: {_failed(folded)}")
     if state.spec.dry_run:
         return Finish(ev.RUN_PHASE_SUCCEEDED, "DRY_RUN", _judged(folded))
     failed = [record for record in folded.children("") if record.state != ev.NODE_STATE_SUCCEEDED]

@@ -11,7 +11,7 @@ from control.core.moves import Attempt
 from control.journal import ApprovalNotUsable, ApprovalUse, NewApproval
 from control.orchestrator.judging import Judge
 from control.orchestrator.ledger import Also, Ledger
-from control.orchestrator.links import Key, WorkerLink, WorkerLinks
+from control.orchestrator.links import Key, Wanted, WorkerLink, WorkerLinks
 from infra.clock import Clock
 from infra.digest import digest_message
 from infra.ids import Ids
@@ -35,8 +35,7 @@ log = event_logger(__name__)
 class NoWorker(Exception):
     """No worker of this kind has room."""
 
-    kind: str
-    preferred: str
+    wanted: Wanted
 
 
 class RunMoved(Exception):
@@ -119,9 +118,10 @@ class Attempts:
             kind = record.node.step.action.batch.actions[0].WhichOneof("kind") or ""
         before = self.ledger.folded.last_intended
         preferred = next((a.worker_id for a in reversed(before.attempts) if a.intended_seq), "") if before else ""
-        link = self.links.pick(kind, preferred)
+        wanted = Wanted(kind, preferred, self.ledger.state.priority)
+        link = self.links.pick(wanted)
         if link is None:
-            raise NoWorker(kind, preferred)
+            raise NoWorker(wanted)
         return link
 
     def at_once(self, move: Attempt) -> Ready | None:

@@ -8,6 +8,7 @@ from functools import partial
 
 from control.core.check import Checks
 from control.core.dispatch import next_move
+from control.core.finish import overdue
 from control.core.moments import ms_of
 from control.core.moves import Attempt, Finish, Move, OwnStep, Plan, Record, Wait
 from control.core.run import INTERNAL_ERROR, terminal
@@ -213,15 +214,16 @@ class Driver:
     async def _wait_for_worker(self, missing: NoWorker) -> None:
         """Until one has room or a person says something: policy is not asked again and again meanwhile."""
         missing_since_ms, waited_ms = self.clock.now_ms(), 0
-        with self.links.waiting_for_room(self.woken, missing.kind, missing.preferred):
-            while not self.commanded and self.links.pick(missing.kind, missing.preferred) is None:
-                if waited_ms >= _LOOK_ROUND_MS:
+        kind = missing.wanted.kind
+        with self.links.waiting_for_room(self.woken, missing.wanted):
+            while not self.commanded and self.links.pick(missing.wanted) is None:
+                if waited_ms >= _LOOK_ROUND_MS or overdue(self.ledger.state, self.clock.now_ms()):
                     break
                 self.woken.clear()
                 waited_ms = self.clock.now_ms() - missing_since_ms
-                if waited_ms >= NO_WORKER_GRACE_MS and not self.links.connected(missing.kind):
-                    fix = f"start one with `skyagent worker {missing.kind}`"
-                    await self._block("NO_WORKER", f"no {missing.kind} worker is connected; {fix}")
+                if waited_ms >= NO_WORKER_GRACE_MS and not self.links.connected(kind):
+                    fix = f"start one with `skyagent worker {kind}`"
+                    await self._block("NO_WORKER", f"no {kind} worker is connected; {fix}")
                 await self._sleep(missing_since_ms + NO_WORKER_GRACE_MS if waited_ms < NO_WORKER_GRACE_MS else 0)
 
     async def _block(self, reason: str, detail: str) -> None:

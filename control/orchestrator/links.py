@@ -34,6 +34,14 @@ class Key(NamedTuple):
         return wire.StepKey(run_id=self.run_id, step_id=self.step_id, attempt=self.attempt, fence=fence)
 
 
+class Wanted(NamedTuple):
+    """What kind of worker a run wants, the one that it prefers, and how much it matters among runs."""
+
+    kind: str
+    preferred: str = ""
+    priority: int = 0
+
+
 class Standing(Enum):
     """How an attempt stands with a worker, as far as its present stream tells. None at all: Hello did not name it."""
 
@@ -138,13 +146,19 @@ class WorkerLinks:
 
     by_id: dict[str, WorkerLink] = field(default_factory=dict[str, WorkerLink])
     last_seen: dict[str, float] = field(default_factory=dict[str, float])
-    _waiting: dict[asyncio.Event, tuple[str, str]] = field(default_factory=dict[asyncio.Event, tuple[str, str]])
+    _waiting: dict[asyncio.Event, Wanted] = field(default_factory=dict["asyncio.Event", "Wanted"])
 
-    def pick(self, kind: str, preferred: str = "") -> WorkerLink | None:
+    def pick(self, wanted: Wanted) -> WorkerLink | None:
         """A worker of this kind with room: the preferred one when it is there, since a session lives on it.
 
-        While the preferred worker is connected but full, nothing is picked: the session does not move.
+        While the preferred worker is connected but full, nothing is picked: the session does not move. Nor is anything
+        picked that a run of higher priority is waiting for.
         """
+        before = [other for other in self._waiting.values() if other.priority > wanted.priority]
+        with self._promised(before):
+            return self._free(wanted.kind, wanted.preferred)
+
+    def _free(self, kind: str, preferred: str) -> WorkerLink | None:
         link = self.by_id.get(preferred)
         if link is not None and serves(link, kind) and not link.leaving:
             return link if link.credits > 0 else None
@@ -152,25 +166,40 @@ class WorkerLinks:
         return max(able, key=lambda link: (link.credits, link.worker_id), default=None)
 
     @contextmanager
-    def waiting_for_room(self, woken: asyncio.Event, kind: str, preferred: str) -> Generator[None]:
+    def waiting_for_room(self, woken: asyncio.Event, wanted: Wanted) -> Generator[None]:
         """While this lasts, `woken` is set when it is this one's turn to look for a worker again."""
-        self._waiting[woken] = kind, preferred
+        self._waiting[woken] = wanted
         try:
             yield
         finally:
             del self._waiting[woken]
 
     def room_made(self) -> None:
-        """Wakes as many as there is room for, the longest waiting first: all of them would ask policy for nothing."""
-        promised: list[WorkerLink] = []
-        for woken, wanted in self._waiting.items():
-            link = self.pick(*wanted)
+        """Wakes as many as there is room for: all of them would ask policy for nothing.
+
+        The higher priority goes first, and of equal ones who has waited longest.
+        """
+        waiting = sorted(self._waiting.items(), key=lambda one: -one[1].priority)
+        with self._promised([wanted for _, wanted in waiting]) as served:
+            for (woken, _), link in zip(waiting, served, strict=True):
+                if link is not None:
+                    woken.set()
+
+    @contextmanager
+    def _promised(self, those: Iterable[Wanted]) -> Generator[list[WorkerLink | None]]:
+        """While this lasts, each of those that can be served has a credit; the worker of each, if there is one."""
+        served: list[WorkerLink | None] = []
+        for wanted in those:
+            link = self._free(wanted.kind, wanted.preferred)
             if link is not None:
                 link.credits -= 1
-                promised.append(link)
-                woken.set()
-        for link in promised:
-            link.credits += 1
+            served.append(link)
+        try:
+            yield served
+        finally:
+            for link in served:
+                if link is not None:
+                    link.credits += 1
 
     def connected(self, kind: str) -> bool:
         """Whether any worker of this kind is there, with room or without."""

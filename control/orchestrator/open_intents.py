@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from control.core.finish import ending
 from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold
 from control.orchestrator.attempts import Attempts
 from control.orchestrator.ledger import Ledger
@@ -45,7 +46,7 @@ class OpenIntents:
             ControlMoved: a command came in before something could be sent again.
         """
         state = self.ledger.state
-        if state.blocked_reason == LOG_BEHIND and not state.cancel_wanted:
+        if state.blocked_reason == LOG_BEHIND and not ending(state, self.clock.now_ms()):
             return
         away = False
         for record, attempt in self.ledger.folded.open_attempts():
@@ -67,7 +68,7 @@ class OpenIntents:
             await self.results.lose_behind(link, key, "has let go of its outcome")
         elif standing is Standing.OVERTAKEN:
             await self.results.log_is_behind(link, "obeys a later owner of this run")
-        elif state.cancel_wanted:
+        elif ending(state, self.clock.now_ms()):
             self._cancel(link, key)
         elif standing is Standing.HELD or (standing is None and state.pause_wanted):
             link.inspect(key, self.ledger.fence)
@@ -81,9 +82,13 @@ class OpenIntents:
         if (link.session_id, key) in self._cancelled:
             return
         self._cancelled.add((link.session_id, key))
-        cancel = wire.Cancel(key=key.on_wire(self.ledger.fence), reason=self.ledger.state.cancel_reason[:1024])
+        cancel = wire.Cancel(key=key.on_wire(self.ledger.fence), reason=self._why()[:1024])
         cancel.grace.FromMilliseconds(max(0, self.cancel_by_ms - self.clock.now_ms()))
         link.send(wire.ControlResponse(cancel=cancel))
+
+    def _why(self) -> str:
+        state = self.ledger.state
+        return state.cancel_reason if state.cancel_wanted else "the deadline of its run has passed"
 
     async def _assign_again(self, record: st.NodeRecord, key: Key, link: WorkerLink) -> None:
         """It never began: it is sent again, unless a command came in."""

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from uuid import uuid4
 
+from control.core.run import terminal
 from control.journal import ApprovalStatus
 from control.orchestrator.service import SERVICE as ORCHESTRATOR
 from skyagent.execution.v1 import action_pb2 as act
@@ -17,7 +18,7 @@ from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 from skyagent.run.v1.run_service_pb2 import RunSummary
-from tests.control.orchestrator.harness import ControlPlane, control_plane, noop, settings_in
+from tests.control.orchestrator.harness import CLOCK, ControlPlane, control_plane, noop, settings_in
 from tests.control.orchestrator.scripted import ended, held, policy, scripted_worker
 
 JOURNAL = str(uuid4())
@@ -136,6 +137,40 @@ async def test_a_cancelled_run_ends_only_when_its_open_attempt_has_said_what_it_
         assert (await hand.next("run_ended")).run_ended.run_id == run_id
     assert state.phase == ev.RUN_PHASE_CANCELLED
     assert state.counts.open_intents == 0
+
+
+async def test_after_its_deadline_a_run_starts_nothing_and_ends_once_what_is_open_has_said_what_it_did(
+    tmp_path: Path,
+) -> None:
+    settings = settings_in(tmp_path)
+    command = cmd.DeadlineCommand()
+    command.deadline.FromMilliseconds(CLOCK.now_ms())
+    async with control_plane(settings) as plane, scripted_worker(settings, plane.runtime.address) as hand:
+        run_id = await plane.start([noop("post", eff.EFFECT_CLASS_ONCE), noop("post again")])
+        key = (await hand.assigned()).key
+        await plane.command(run_id, cmd.Command(deadline=command))
+        cancel = (await hand.next("cancel")).cancel
+        assert (cancel.key, cancel.reason) == (key, "the deadline of its run has passed")
+        assert not terminal((await plane.state(run_id)).phase)
+        hand.result(key, ended(act.OUTCOME_STATUS_CANCELLED, eff.EFFECT_NONE))
+        state = await plane.until_ended(run_id)
+        await hand.nothing_but("result_recorded", "run_ended")
+    assert (state.phase, state.reason) == (ev.RUN_PHASE_FAILED, "DEADLINE")
+    assert f"its deadline {command.deadline.ToJsonString()} has passed" in state.summary
+    assert (state.counts.open_intents, state.counts.attempts) == (0, 1)
+
+
+async def test_a_deadline_ends_a_run_that_is_paused_or_waits_for_a_worker(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    command = cmd.DeadlineCommand()
+    command.deadline.FromMilliseconds(CLOCK.now_ms() + 700)
+    async with control_plane(settings) as plane:
+        waiting, paused = [await plane.start([noop("look")]) for _ in range(2)]
+        await plane.command(paused, PAUSE)
+        for run_id in (waiting, paused):
+            await plane.command(run_id, cmd.Command(deadline=command))
+        for run_id in (waiting, paused):
+            assert (await plane.until_ended(run_id)).reason == "DEADLINE"
 
 
 async def test_the_grace_of_a_cancellation_outlives_the_owner_who_granted_it(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import asyncio
 from contextlib import ExitStack
 
-from control.orchestrator.links import WorkerLink, WorkerLinks
+from control.orchestrator.links import Wanted, WorkerLink, WorkerLinks
 from skyagent.execution.v1 import worker_service_pb2 as wire
 
 
@@ -14,12 +14,12 @@ def links_of(*all_of_them: WorkerLink) -> WorkerLinks:
     return WorkerLinks({one.worker_id: one for one in all_of_them})
 
 
-def woken_of(links: WorkerLinks, *wanted: tuple[str, str]) -> list[bool]:
+def woken_of(links: WorkerLinks, *wanted: tuple[str, str] | tuple[str, str, int]) -> list[bool]:
     """Who is woken of those that wait for a worker of a kind, with one that they prefer."""
     events = [asyncio.Event() for _ in wanted]
     with ExitStack() as waiting:
-        for event, (kind, preferred) in zip(events, wanted, strict=True):
-            waiting.enter_context(links.waiting_for_room(event, kind, preferred))
+        for event, one in zip(events, wanted, strict=True):
+            waiting.enter_context(links.waiting_for_room(event, Wanted(*one)))
         links.room_made()
     return [event.is_set() for event in events]
 
@@ -35,9 +35,26 @@ def test_who_waits_for_a_full_worker_does_not_take_the_turn_of_another() -> None
     assert woken_of(links, ("noop", "noop-1"), ("noop", ""), ("browser", "")) == [False, True, True]
 
 
+def test_the_higher_priority_is_woken_first_however_long_others_waited() -> None:
+    links = links_of(link("noop-1", 1))
+    assert woken_of(links, ("noop", "", 0), ("noop", "", 2), ("noop", "", 1)) == [False, True, False]
+
+
+def test_what_a_run_of_higher_priority_waits_for_is_not_picked_by_another() -> None:
+    one, other = link("noop-1", 1), link("noop-2", 0)
+    links = links_of(one, other)
+    with links.waiting_for_room(asyncio.Event(), Wanted("noop", priority=1)):
+        assert links.pick(Wanted("noop")) is None
+        assert links.pick(Wanted("noop", priority=1)) is one
+        assert links.pick(Wanted("noop", priority=2)) is one
+    with links.waiting_for_room(asyncio.Event(), Wanted("noop", "noop-2", priority=1)):
+        assert links.pick(Wanted("noop")) is one
+    assert (one.credits, other.credits) == (1, 0)
+
+
 def test_nobody_is_woken_who_waits_no_more() -> None:
     links, event = links_of(link("noop-1", 1)), asyncio.Event()
-    with links.waiting_for_room(event, "noop", ""):
+    with links.waiting_for_room(event, Wanted("noop")):
         pass
     links.room_made()
     assert not event.is_set()

@@ -11,7 +11,7 @@ import pytest
 
 from control.journal import Node, RunHead
 from control.journal.sqlite import SqliteJournal
-from control.orchestrator.links import WorkerLink, WorkerLinks
+from control.orchestrator.links import Wanted, WorkerLink, WorkerLinks
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as wire
@@ -118,12 +118,12 @@ def test_a_worker_of_another_kind_is_not_waited_for() -> None:
     for kind, worker_id in (("noop", "noop-1"), ("browser", "browser-1")):
         hello = wire.Hello(worker_id=worker_id, capabilities=wire.Capabilities(kind=kind))
         links.by_id[worker_id] = WorkerLink(hello, "s", 0.0, credits=1)
-    picked = links.pick("browser", "noop-1")
+    picked = links.pick(Wanted("browser", "noop-1"))
     assert picked is not None
     assert picked.worker_id == "browser-1"
     links.by_id["browser-1"].credits = 0
-    assert links.pick("browser", "browser-1") is None
-    assert links.pick("tool", "noop-1") is None
+    assert links.pick(Wanted("browser", "browser-1")) is None
+    assert links.pick(Wanted("tool", "noop-1")) is None
 
 
 async def test_only_open_attempts_are_renewed_and_under_the_present_fence(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import grpc
 
-from control.core.moments import ms_of
 from control.orchestrator.ledger import Ledger
 from infra.auth import acting_for
 from infra.errors import SkyError
@@ -63,7 +62,7 @@ class Judge:
             spent=api.Spent(
                 steps=state.counts.attempts,
                 cost_microusd=state.counts.cost_microusd,
-                wall_seconds=max(0, now_ms - ms_of(state.create_time)) // 1000,
+                wall_seconds=ledger.active_ms(now_ms) // 1000,
             ),
         )
         try:

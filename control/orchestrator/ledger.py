@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from control.core.idle import Idle
+from control.core.moments import ms_of
 from control.core.run import RunFold, terminal
 from control.journal import (
     Append,
@@ -61,6 +63,7 @@ class Ledger:
     control_gen: int = 0
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _snapshot_seq: int = 0
+    _idle: Idle = field(default_factory=Idle)
 
     @property
     def state(self) -> st.RunState:
@@ -71,16 +74,24 @@ class Ledger:
         """What everything that this owner sends carries."""
         return wire.Fence(log_generation=self.head.log_generation, epoch=self.head.epoch)
 
+    def active_ms(self, now_ms: int) -> int:
+        """How long the run has been under way, without its pauses and without the times when it waited for a person."""
+        return max(0, now_ms - ms_of(self.state.create_time) - self._idle.until(now_ms))
+
     async def load(self) -> None:
         """Folds what is in the journal, from the last snapshot on. Raises DataLoss when its tail is missing."""
         snapshot = await self.journal.load_snapshot(self.head.run_id, fold_version=self.head.fold_version)
-        folded = RunFold(st.RunState.FromString(snapshot.state) if snapshot else None)
+        state = st.RunState.FromString(snapshot.state) if snapshot else None
+        if state is not None and state.spec.limits.HasField("max_wall_time"):
+            snapshot = state = None  # it does not say how long the run stood still, and that run's time is bounded
+        folded, idle = RunFold(state), Idle()
         while page := await self.journal.read(self.head.run_id, after_seq=folded.state.seq, limit=_PAGE):
             for stored in page:
                 folded.apply(event_of(stored))
+                idle.after(folded.state.phase, stored.time_ms)
         require_whole(self.head.run_id, folded.state.seq, self.head.head_seq)
         outcomes = await self._outcomes_of(folded)
-        self.folded, self.outcomes = folded, outcomes
+        self.folded, self.outcomes, self._idle = folded, outcomes, idle
         self._snapshot_seq = snapshot.seq if snapshot else 0
 
     async def commit(self, events: Sequence[ev.EventBody], also: Also = Also(), *, basis: int | None = None) -> bool:
@@ -165,6 +176,7 @@ class Ledger:
             event = ev.RunEvent(run_id=self.head.run_id, seq=self.state.seq + 1, epoch=self.head.epoch, body=body)
             event.time.FromMilliseconds(now_ms)
             self.folded.apply(event)
+            self._idle.after(self.state.phase, now_ms)
             self._keep_outcome(event)
 
     def _append(self, events: Sequence[ev.EventBody], also: Also, now_ms: int, before: int) -> Append:

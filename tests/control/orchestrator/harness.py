@@ -56,11 +56,20 @@ class ControlPlane:
     runtime: Runtime
     journal: Journal
 
-    async def start(self, nodes: Sequence[plan.PlanNode] = (), *, approval_ttl_ms: int = 0, **inputs: str) -> str:
+    async def start(
+        self,
+        nodes: Sequence[plan.PlanNode] = (),
+        *,
+        approval_ttl_ms: int = 0,
+        max_wall_seconds: int = 0,
+        **inputs: str,
+    ) -> str:
         """A run of the self test, or of a plan that is given as a whole."""
         run_id = IDS.ulid()
         given = [mission.Input(name=name, value=value) for name, value in inputs.items()]
         spec = mission.MissionSpec(goal="try the mesh", template="self_test", inputs=given)
+        if max_wall_seconds:
+            spec.limits.max_wall_time.FromSeconds(max_wall_seconds)
         if approval_ttl_ms:
             spec.limits.approval_ttl.FromMilliseconds(approval_ttl_ms)
         created = ev.RunCreated(mission_id=IDS.ulid(), tenant="default", spec=spec, fold_version=FOLD_VERSION)

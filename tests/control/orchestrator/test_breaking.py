@@ -14,13 +14,14 @@ from control.agentfs import AgentFs
 from control.core.check import Checks
 from control.core.dispatch import next_move
 from control.core.moves import Move
-from control.core.run import RunFold
+from control.core.run import WAITING_FOR_PERSON, RunFold
 from control.core.summary import state_digest
-from control.journal import Append, Appended, Journal, StaleHead, open_journal
+from control.journal import Append, Appended, Journal, Snapshot, StaleHead, open_journal
 from control.journal.folding import folded_run
 from control.journal.schema import run_events
 from control.orchestrator import driver as driving
 from control.orchestrator.ledger import Ledger
+from infra.clock import ManualClock
 from infra.db import open_database
 from infra.errors import DataLoss, Exhausted
 from skyagent.common.v1 import blob_pb2
@@ -195,6 +196,30 @@ async def test_what_follows_at_once_is_in_the_same_commit(tmp_path: Path) -> Non
         first, second = await journal.read(ledger.head.run_id, after_seq=before)
         assert ledger.state.blocked_reason == ""
     assert first.append_id == second.append_id
+
+
+async def test_the_time_of_a_run_leaves_out_its_pauses_and_what_it_waited_for_a_person(tmp_path: Path) -> None:
+    clock = ManualClock()
+    told = [cmd.Command(pause=cmd.PauseCommand()), cmd.Command(resume=cmd.ResumeCommand())]
+    paused, resumed = [ev.EventBody(command_applied=ev.CommandApplied(command=command)) for command in told]
+    waits = ev.EventBody(run_blocked=ev.RunBlocked(reason=WAITING_FOR_PERSON))
+    goes_on = ev.EventBody(run_unblocked=ev.RunUnblocked(reason=WAITING_FOR_PERSON))
+    path = settings_in(tmp_path).journal_path
+    async with open_database(path) as database, open_journal(database, clock=clock) as journal:
+        plane = ControlPlane(None, journal)  # pyright: ignore[reportArgumentType] -- nothing is served
+        run_id = await plane.start([noop("look")], max_wall_seconds=60)
+        ledger = Ledger(journal, clock, IDS, await journal.head(run_id))
+        await ledger.load()
+        for body in (paused, resumed, waits, goes_on, paused):
+            await clock.advance(10)
+            await ledger.commit((body,))
+        await clock.advance(10)
+        assert ledger.active_ms(clock.now_ms()) == 30_000
+        kept = ledger.state.SerializeToString()
+        await journal.save_snapshot(Snapshot(run_id, ledger.state.seq, ledger.head.fold_version, kept))
+        taken_over = Ledger(journal, clock, IDS, await journal.head(run_id))
+        await taken_over.load()
+        assert taken_over.active_ms(clock.now_ms()) == 30_000
 
 
 @pytest.mark.parametrize("fails", ["deciding", "folding"])

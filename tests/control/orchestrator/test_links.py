@@ -14,30 +14,30 @@ def links_of(*all_of_them: WorkerLink) -> WorkerLinks:
     return WorkerLinks({one.worker_id: one for one in all_of_them})
 
 
-def woken_of(links: WorkerLinks, *wanted: tuple[str, str] | tuple[str, str, int]) -> list[bool]:
+def woken_of(links: WorkerLinks, *wanted: Wanted) -> list[bool]:
     """Who is woken of those that wait for a worker of a kind, with one that they prefer."""
     events = [asyncio.Event() for _ in wanted]
     with ExitStack() as waiting:
         for event, one in zip(events, wanted, strict=True):
-            waiting.enter_context(links.waiting_for_room(event, Wanted(*one)))
+            waiting.enter_context(links.waiting_for_room(event, one))
         links.room_made()
     return [event.is_set() for event in events]
 
 
 def test_as_many_are_woken_as_there_is_room_for_and_the_longest_waiting_first() -> None:
     links = links_of(link("noop-1", 1), link("noop-2", 1))
-    assert woken_of(links, ("noop", ""), ("noop", ""), ("noop", "")) == [True, True, False]
+    assert woken_of(links, Wanted("noop", ""), Wanted("noop", ""), Wanted("noop", "")) == [True, True, False]
     assert [one.credits for one in links.by_id.values()] == [1, 1]
 
 
 def test_who_waits_for_a_full_worker_does_not_take_the_turn_of_another() -> None:
     links = links_of(link("noop-1", 0), link("noop-2", 1), link("browser-1", 1, "browser"))
-    assert woken_of(links, ("noop", "noop-1"), ("noop", ""), ("browser", "")) == [False, True, True]
+    assert woken_of(links, Wanted("noop", "noop-1"), Wanted("noop", ""), Wanted("browser", "")) == [False, True, True]
 
 
 def test_the_higher_priority_is_woken_first_however_long_others_waited() -> None:
     links = links_of(link("noop-1", 1))
-    assert woken_of(links, ("noop", "", 0), ("noop", "", 2), ("noop", "", 1)) == [False, True, False]
+    assert woken_of(links, Wanted("noop", "", 0), Wanted("noop", "", 2), Wanted("noop", "", 1)) == [False, True, False]
 
 
 def test_what_a_run_of_higher_priority_waits_for_is_not_picked_by_another() -> None:

@@ -1,5 +1,6 @@
 """Whether a list page of an application shows a record: once, and with the values that were entered."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -7,6 +8,9 @@ from urllib.parse import urlsplit
 from control.core.matching import header_matches, same_value
 from skyagent.execution.v1 import browser_pb2 as br
 from skyagent.run.v1 import plan_pb2 as plan
+
+_COUNTS_NONE = re.compile(r"(?<![\d.,:])0\s+[^\W\d_]{2,}")
+"""An empty list that says so, in whatever language: "0 results", "0 invoices"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,16 @@ def _proves_nothing(claim: plan.Listed, extracted: br.Extracted) -> str:
     asked, answered = urlsplit(claim.url), urlsplit(extracted.url)
     if extracted.url and (asked.netloc, asked.path.rstrip("/")) != (answered.netloc, answered.path.rstrip("/")):
         return f"{claim.url} led to {extracted.url}"
+    if not any(_may_list(claim, table) for table in extracted.tables) and not _COUNTS_NONE.search(extracted.text):
+        return f"{extracted.url or claim.url} shows neither the list nor that there is nothing in it"
     return ""
+
+
+def _may_list(claim: plan.Listed, table: br.Table) -> bool:
+    """Whether a table may be the list: none of its headings need be there, but if some are, one is of a known field."""
+    header: Sequence[str] = next((row.cells for row in table.rows if row.header), ())
+    known = [field.label for field in claim.cells]
+    return not header or not known or any(header_matches(label, name) for label in known for name in header)
 
 
 def _rows_with(table: br.Table, key: str) -> list[tuple[Sequence[str], Sequence[str]]]:

@@ -18,6 +18,7 @@ from execution.browser_worker.targets import Element
 from skyagent.execution.v1 import browser_pb2 as pb
 
 _DEFAULT_BYTES: Final = 256 * 1024
+_BESIDE_BYTES: Final = 4096
 
 
 class _Text(TypedDict):
@@ -101,6 +102,7 @@ async def _extract(step: Step, action: pb.ExtractAction) -> None:
             extracted.form_fields.extend(await observing.form_fields(step.tab, root))
         case pb.EXTRACT_FORMAT_TABLES:
             await _tables(extracted, every, root, room)
+            extracted.text = await _beside(every, root)
         case _:
             await _text(extracted, every, root, room, markdown=action.format == pb.EXTRACT_FORMAT_MARKDOWN)
     step.result.extracted.CopyFrom(extracted)
@@ -121,6 +123,13 @@ async def _text(
     limit = room + sum(len(block.encode()) for block in blocks)
     extracted.truncated = extracted.truncated or len(text) > limit
     extracted.text = text[:limit].decode(errors="ignore")
+
+
+async def _beside(every: list[Document], root: Element | None) -> str:
+    """How the page begins: one without any record says there that it shows none."""
+    page = pb.Extracted()
+    await _text(page, every, root, _BESIDE_BYTES, markdown=False)
+    return page.text
 
 
 async def _tables(extracted: pb.Extracted, every: list[Document], root: Element | None, room: int) -> None:

@@ -108,3 +108,34 @@ def test_another_page_than_the_one_asked_does_not_prove_that_nothing_is_there(
     assert found.holds == holds
     if holds == UNKNOWN:
         assert found.detail == f"{URL} led to {answered}"
+
+
+NAVIGATION = br.Table(
+    rows=[br.TableRow(cells=["Model name", "Add link"], header=True), br.TableRow(cells=["Invoices"])]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("We are down for maintenance. Try again at 10:00 or call 030 123.", UNKNOWN),
+        ("", UNKNOWN),
+        ("Select invoice to change Search 0 results (12 total) 0 invoices", NO),
+        ("0 Rechnungen", NO),
+        ("10 invoices", UNKNOWN),
+        ("Total 12.0 euros", UNKNOWN),
+    ],
+)
+@pytest.mark.parametrize("tables", [[], [NAVIGATION]], ids=["no table", "a table of something else"])
+def test_a_page_without_the_list_proves_absence_only_when_it_says_that_there_is_nothing(
+    text: str, holds: plan.Holds.ValueType, tables: list[br.Table]
+) -> None:
+    page = br.Extracted(url=URL, http_status=200, tables=tables, text=text)
+    found = judge_listing(_claim(Vendor="Acme"), page)
+    assert (found.holds, found.rows) == (holds, 0)
+    if holds == UNKNOWN:
+        assert found.detail == f"{URL} shows neither the list nor that there is nothing in it"
+
+
+def test_a_table_with_a_heading_of_an_entered_field_is_the_list() -> None:
+    assert judge_listing(_claim(Vendor="Acme"), _page(("A-2", "Acme", "3"))).holds == NO

@@ -213,6 +213,7 @@ async def test_tables_are_read_as_rows_of_what_can_be_seen(hands: Hands) -> None
     await hands.go("/table")
     read = (await hands.do(extract=pb.ExtractAction(format=pb.EXTRACT_FORMAT_TABLES))).browser.extracted
     assert (read.tables[0].caption, read.tables[0].rows[0].header) == ("Open", True)
+    assert read.text.startswith("Invoices")
     assert [list(row.cells) for row in read.tables[0].rows] == [["No", "Amount"], ["1", "12.50"], ["2", "a|b"]]
 
 

@@ -2617,7 +2617,7 @@ export const HttpExchangeSchema: GenMessage<HttpExchange, {jsonType: HttpExchang
  */
 export type Extracted = Message<"skyagent.execution.v1.Extracted"> & {
   /**
-   * Text or Markdown.
+   * Text or Markdown; with tables, how the page begins, up to 4 KiB.
    *
    * @generated from field: string text = 1;
    */
@@ -2666,7 +2666,7 @@ export type Extracted = Message<"skyagent.execution.v1.Extracted"> & {
  */
 export type ExtractedJson = {
   /**
-   * Text or Markdown.
+   * Text or Markdown; with tables, how the page begins, up to 4 KiB.
    *
    * @generated from field: string text = 1;
    */

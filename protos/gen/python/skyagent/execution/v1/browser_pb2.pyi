@@ -1482,7 +1482,7 @@ class Extracted(_message.Message):
     HTTP_STATUS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Text or Markdown."""
+    """Text or Markdown; with tables, how the page begins, up to 4 KiB."""
     url: _builtins.str
     """Address that was read."""
     http_status: _builtins.int

@@ -78,7 +78,7 @@ async def refused(place: Place) -> tuple[int, dict[str, object], list[str]]:
 
 async def succeeded(place: Place) -> set[str]:
     listed = await place.skyagent("runs", "ls")
-    return {str(line["runId"]) for line in listed.lines if line["phase"] == "RUN_PHASE_SUCCEEDED"}
+    return {str(line["runId"]) for line in listed.lines if str(line["phase"]) == "RUN_PHASE_SUCCEEDED"}
 
 
 async def test_a_full_disk_refuses_missions_and_what_was_taken_goes_on_once_there_is_room(

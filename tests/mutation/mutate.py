@@ -124,9 +124,9 @@ def _traced(area: Area) -> dict[str, Traced]:
     with tempfile.NamedTemporaryFile() as answer:
         path = Path(answer.name)
         [(_, code)] = in_forks([Job(area.name, lambda folder: trace(area, folder, path), TRACING_SECONDS)], 1)
-        tests = traced(path) if path.stat().st_size else {}
-    if code:
-        sys.exit(f"the tests of {area.name} do not even pass on what is not changed; the last one: {list(tests)[-1:]}")
+        if code:
+            sys.exit(f"the tests of {area.name} do not even pass on what is not changed:\n{path.read_text()}")
+        tests = traced(path)
     seconds = {name: test.seconds for name, test in tests.items()}
     control = Job(area.name, partial(try_mutant, None, seconds, tests.keys()), TRACING_SECONDS)
     if any(code for _, code in in_forks([control], 1)):

@@ -48,6 +48,7 @@ class Tracer:
 
     def __init__(self, sources: Mapping[str, Path]) -> None:
         self.tests: dict[str, Traced] = {}
+        self.failure = ""
         self._modules = {str(path): name for name, path in sources.items()}
         self._ran: dict[str, set[int]] = {}
         self._collected: dict[str, dict[str, set[int]]] = {}
@@ -74,6 +75,10 @@ class Tracer:
             self.tests[item.nodeid] = Traced(
                 monotonic() - start, {name: sorted(ran) for name, ran in self._ran.items()}
             )
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failure = report.longreprtext
 
     def start(self) -> None:
         sys.settrace(self._called)
@@ -155,7 +160,7 @@ def trace(area: Area, folder: Path, answer: Path) -> int:
     tracer.start()
     code = run_tests(area.test_files(), folder, tracer)
     tests = {name: {"seconds": test.seconds, "lines": dict(test.lines)} for name, test in tracer.tests.items()}
-    answer.write_text(json.dumps(tests))
+    answer.write_text(tracer.failure if code else json.dumps(tests))
     return code
 
 
@@ -180,6 +185,7 @@ def run_tests(files: Iterable[str], folder: Path, plugin: object) -> int:
         derandomize=True,
         database=None,
         deadline=None,
+        suppress_health_check=tuple(hypothesis.HealthCheck),  # being traced on a busy machine is slow
         phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),  # it fails or it does not: nobody reads how
     )
     hypothesis.settings.load_profile("few")

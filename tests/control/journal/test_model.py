@@ -77,7 +77,15 @@ class Run:
         for new in append.new_approvals:
             self.questions[new.approval_id] = Question(new.action_digest, new.expires_ms)
         if append.projection is not None:
+            if append.projection.terminal and not self.terminal:
+                self.end_questions()
             self.terminal = append.projection.terminal
+
+    def end_questions(self) -> None:
+        """A run that is over asks nobody any more."""
+        for question in self.questions.values():
+            if question.status is PENDING:
+                question.status = ApprovalStatus.EXPIRED
 
 
 payloads = st.binary(max_size=30)

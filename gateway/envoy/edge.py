@@ -13,8 +13,10 @@ from gateway.envoy.services import PUBLIC
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-GENERATED = REPOSITORY / "protos" / "gen"
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_IN_WHEEL = Path(__file__).resolve().parents[1] / "served"  # put there by hatch_build.py; a checkout has none
+GENERATED = _IN_WHEEL if _IN_WHEEL.is_dir() else _REPOSITORY / "protos" / "gen"
+DASHBOARD = _IN_WHEEL / "dashboard" if _IN_WHEEL.is_dir() else _REPOSITORY / "dashboard" / "dist"
 
 # Cookies ignore ports: under its own name below .localhost the dashboard shares none with other local applications.
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "skyagent.localhost")

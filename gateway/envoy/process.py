@@ -9,11 +9,10 @@ from pathlib import Path
 import envoy
 
 from gateway.envoy.bootstrap import bootstrap
-from gateway.envoy.edge import REPOSITORY, Address, Edge
+from gateway.envoy.edge import DASHBOARD, Address, Edge
 from infra.errors import Internal, Precondition
 from infra.settings import Settings
 
-DASHBOARD = REPOSITORY / "dashboard" / "dist"
 # A unix socket's path has 108 bytes; without room for it there is no admin interface, which nothing depends on.
 SOCKET_PATH_BYTES = 100
 CONCURRENCY = 2

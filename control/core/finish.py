@@ -9,6 +9,9 @@ from skyagent.run.v1 import state_pb2 as st
 OVERDUE = "DEADLINE"
 """The reason of a run that had not ended when it must have."""
 
+UNVERIFIED = "UNVERIFIED"
+"""The reason of a run that did all it was to do and could ask nobody whether it is so."""
+
 
 def ending(state: st.RunState, now_ms: int) -> bool:
     """Whether nothing more of a run is started, because a person cancelled it or its deadline has passed."""
@@ -32,7 +35,8 @@ def finish(folded: RunFold, now_ms: int = 0) -> Finish:
         return Finish(ev.RUN_PHASE_SUCCEEDED, "DRY_RUN", _judged(folded))
     failed = [record for record in folded.children("") if record.state != ev.NODE_STATE_SUCCEEDED]
     if not failed and state.nodes:
-        return Finish(ev.RUN_PHASE_SUCCEEDED, "", _done(folded))
+        reason = UNVERIFIED if any(unproven(folded, record) for record in records(folded)) else ""
+        return Finish(ev.RUN_PHASE_SUCCEEDED, reason, _done(folded))
     return Finish(ev.RUN_PHASE_FAILED, _reason(folded), _failed(folded))
 
 
@@ -41,10 +45,19 @@ def records(folded: RunFold) -> list[st.NodeRecord]:
     return [node for node in folded.state.nodes if node.node.group.record_key]
 
 
+def unproven(folded: RunFold, record: st.NodeRecord) -> bool:
+    """Whether nothing asks the application about a record: then no answer of its pages makes it more than sent."""
+    steps = folded.children(record.node.node_id)
+    return not any(claim.HasField("listed") for step in steps for claim in step.node.step.postconditions)
+
+
 def _done(folded: RunFold) -> str:
     entered = len(records(folded))
     false = folded.state.counts.false_successes
     caught = f"; {_count(false, 'false success')} caught" if false else ""
+    sent = sum(unproven(folded, record) for record in records(folded))
+    if sent:
+        return f"{_count(sent, 'record')} sent, none verified: the application cannot be asked{caught}"
     if entered:
         return f"{_count(entered, 'record')} entered and seen in the application{caught}"
     return f"{_count(folded.state.counts.steps_succeeded, 'step')} done, each with evidence{caught}"
@@ -56,7 +69,8 @@ def _failed(folded: RunFold) -> str:
     why = f": {first.node.title}: {first.reason}" if first else ""
     if entries:
         entered = sum(record.state == ev.NODE_STATE_SUCCEEDED for record in entries)
-        return f"{entered} of {_count(len(entries), 'record')} entered{why}"
+        done = "sent, unverified" if any(unproven(folded, record) for record in entries) else "entered"
+        return f"{entered} of {_count(len(entries), 'record')} {done}{why}"
     return f"not done{why}"
 
 

@@ -153,7 +153,14 @@ class _Check:
             self._tables[name] = table
 
     def _one(self, declared: TemplateInput, hosts: tuple[str, ...]) -> None:
-        value = self._values[declared.name]
+        value, without = self._values[declared.name], declared.left_out_with
+        if without and self._values[without.input] == without.value:
+            if value:
+                choice = f"{without.input}={without.value}"
+                self._wrong(
+                    _path(declared.name), f"with {choice} there is nothing that it is for: leave out one of them"
+                )
+            return
         if declared.list_of and not value:
             value = self._values[declared.name] = self._list_page(declared)
         if declared.column_of:
@@ -202,7 +209,10 @@ class _Check:
         if segments and segments[-1].lower() in _ADDING:
             return urljoin(link if link.endswith("/") else f"{link}/", "..")
         if link:
-            self._wrong(_path(declared.name), f"it cannot be told from {link!r}, so give it: {declared.description}")
+            problem = f"it cannot be told from {link!r}, so give it: {declared.description.rstrip('.')}"
+            choice = declared.left_out_with
+            other = f"; where there is no such page, say {choice.input}={choice.value}" if choice else ""
+            self._wrong(_path(declared.name), f"{problem}{other}")
         return ""
 
     def _column(self, declared: TemplateInput, value: str) -> None:

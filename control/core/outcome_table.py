@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-from control.core.finish import records
+from control.core.finish import records, unproven
 from control.core.moments import ms_of
 from control.core.run import RunFold
 from skyagent.execution.v1 import action_pb2 as act
@@ -23,6 +23,8 @@ _WORDS = {
     ev.NODE_STATE_SKIPPED: "not tried",
     ev.NODE_STATE_UNCERTAIN: "uncertain",
 }
+_SENT = "sent, unverified"
+_NOBODY_LOOKED = "the application cannot be asked: nobody has seen it"
 COLUMNS = (
     "record",
     "outcome",
@@ -78,8 +80,11 @@ def as_html(folded: RunFold, rows: list[Outcome]) -> bytes:
     state = folded.state
     entered = sum(row.outcome == "entered" for row in rows)
     body = "\n".join(_html_row(row) for row in rows)
+    sent = sum(row.outcome == _SENT for row in rows)
+    unseen = f" · {sent} sent, unverified: the application cannot be asked" if sent else ""
     facts = (
-        f"{entered} of {len(rows)} records entered and seen in the application · {state.counts.attempts} attempts ·"
+        f"{entered} of {len(rows)} records entered and seen in the application{unseen} ·"
+        f" {state.counts.attempts} attempts ·"
         f" {state.counts.lost_attempts} interrupted · {state.counts.false_successes} false successes caught ·"
         f" {state.counts.approvals} approvals · {state.counts.takeovers} takeovers ·"
         f" {state.counts.model_calls} model calls"
@@ -94,18 +99,24 @@ def _outcome(folded: RunFold, group: st.NodeRecord) -> Outcome:
     last = steps[-1] if steps else None
     findings = list(last.attempts[-1].findings) if last and last.attempts else []
     shown = [finding for finding in findings if finding.postcondition.HasField("listed")]
+    sent = group.state == ev.NODE_STATE_SUCCEEDED and unproven(folded, group)
     return Outcome(
         record=group.node.group.record_key,
-        outcome=_WORDS.get(group.state, "not done"),
+        outcome=_SENT if sent else _WORDS.get(group.state, "not done"),
         values=_values(last) if last else "",
         attempts=len(tried),
         interrupted=sum(attempt.status == act.OUTCOME_STATUS_LOST for attempt in tried),
         false_success=sum(a.holds == plan.HOLDS_NO and a.status == act.OUTCOME_STATUS_OK for a in tried),
         approved_by=", ".join(sorted({name for step in steps for name in _approvers(folded, step)})),
-        seen=shown[0].detail if shown else group.reason,
+        seen=_seen_of_sent(last) if sent else shown[0].detail if shown else group.reason,
         evidence=tuple(digest for finding in shown for digest in finding.evidence)[:1],
         seconds=_seconds(tried),
     )
+
+
+def _seen_of_sent(last: st.NodeRecord | None) -> str:
+    """What a person said of it, where one was asked."""
+    return last.reason if last and last.reason else _NOBODY_LOOKED
 
 
 def _values(step: st.NodeRecord) -> str:
@@ -135,7 +146,7 @@ def _html_row(row: Outcome) -> str:
     ]
     cells = (row.record, row.outcome, row.values, str(row.attempts), ", ".join(filter(None, notes)), row.seen)
     html = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f'<tr class="{escape(row.outcome.replace(" ", "-"))}">{html}<td>{row.seconds:.1f}</td></tr>'
+    return f'<tr class="{escape(row.outcome.replace(",", "").replace(" ", "-"))}">{html}<td>{row.seconds:.1f}</td></tr>'
 
 
 _PAGE = """<!doctype html>
@@ -150,7 +161,7 @@ thead {{ display: table-header-group }}
 th, td {{ text-align: left; vertical-align: top; padding: 7px 10px; border-bottom: 1px solid #dde3ea }}
 th {{ font-weight: 600; color: #526173 }} td:first-child {{ font-weight: 600; white-space: nowrap }}
 .entered td:nth-child(2) {{ color: #12733c }} .failed td:nth-child(2), .denied td:nth-child(2) {{ color: #b3261e }}
-.uncertain td:nth-child(2) {{ color: #8a5a00 }}
+.uncertain td:nth-child(2), .sent-unverified td:nth-child(2) {{ color: #8a5a00 }}
 td:last-child {{ text-align: right; font-variant-numeric: tabular-nums }}
 </style></head><body>
 <h1>{goal}</h1><p>Run {run_id} · {facts}</p>

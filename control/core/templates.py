@@ -29,6 +29,13 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class Choice(_Part):
+    """One value of an input of the type choice."""
+
+    input: str
+    value: str
+
+
 class TemplateInput(_Part):
     """A value that a mission gives; what it must be is checked before a run begins."""
 
@@ -47,6 +54,8 @@ class TemplateInput(_Part):
     most: int | None = None
     list_of: str = ""
     """When it is not given: the page above that link, if the link ends like a page that adds a record."""
+    left_out_with: Choice | None = None
+    """The choice that makes this input meaningless: then it may not be given."""
 
     @model_validator(mode="after")
     def _sound(self) -> TemplateInput:
@@ -94,6 +103,9 @@ class Template(_Part):
             for about in filter(None, (given.column_of, given.mapping_of, given.list_of)):
                 if about not in names:
                     raise ValueError(f"input {given.name!r} is about {about!r}, which is no input")
+            choice = given.left_out_with
+            if choice and not any(one.name == choice.input and choice.value in one.choices for one in self.inputs):
+                raise ValueError(f"input {given.name!r} is left out with {choice.input}={choice.value}: no such choice")
         return self
 
     def contract(self) -> pb.Template:

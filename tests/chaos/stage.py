@@ -11,22 +11,22 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import grpc
 
-from control.core.run import FOLD_VERSION, RunFold
-from control.journal import EventDraft, NewRun, open_journal
+from control.core.run import RunFold
 from infra.auth import prepare_identity, prepare_worker_token
-from infra.blobs import open_blobs
 from infra.channels import Readiness, dial, file_token
 from infra.clock import SystemClock
-from infra.db import open_database
 from infra.ids import system_ids
 from infra.processes import ProcessId, end_group, find_marked
 from infra.settings import Settings
+from skyagent.artifact.v1 import artifact_service_pb2 as artifacts
+from skyagent.artifact.v1 import artifact_service_pb2_grpc as artifacts_rpc
 from skyagent.mission.v1 import mission_pb2 as mission
+from skyagent.mission.v1 import mission_service_pb2 as missions
+from skyagent.mission.v1 import mission_service_pb2_grpc as missions_rpc
 from skyagent.run.v1 import approval_service_pb2 as approvals
 from skyagent.run.v1 import approval_service_pb2_grpc as approvals_rpc
 from skyagent.run.v1 import event_pb2 as ev
@@ -98,23 +98,20 @@ class Stage:
         return await self._start(["tests.chaos.witnessed_worker", str(self._witness), *command], {})
 
     async def mission(self, spec: mission.MissionSpec, rows: str, **inputs: str) -> str:
-        """A run that waits for its first control plane; the id. It enters rows into a form that nobody can ask about.
-
-        The mission API takes no such mission: it wants a page where the application shows its records again.
-        """
-        async with open_database(self.settings.journal_path) as database, open_blobs(self.settings.blobs_dir) as blobs:
-            stored = await blobs.put(rows.encode())
+        """A run that waits for its first orchestrator; the id. It enters rows where nobody can ask about them."""
+        taking = await self.control_plane(names=["artifact-service", "mission-api"])
+        token = file_token(self.settings.token_path)
+        async with dial(self.settings.listen, token=token, readiness=Readiness.WAIT, deadline=PATIENCE) as channel:
+            table = artifacts.UploadFileRequest(data=rows.encode(), media_type="text/csv")
+            stored = (await artifacts_rpc.ArtifactServiceStub(channel).UploadFile(table)).blob
             spec.files.add(digest=stored.digest, size=stored.size, media_type="text/csv", role="rows")
-            spec.template, spec.limits.max_steps = "data_entry", 100_000
-            for name, value in inputs.items():
+            spec.template = "data_entry"
+            for name, value in {"proof": "none", **inputs}.items():
                 spec.inputs.add(name=name, value=value)
-            spec.allowed_hosts.append(urlsplit(inputs["site"]).netloc)
-            run_id, mission_id, tenant = IDS.ulid(), IDS.ulid(), self.settings.tenant
-            created = ev.RunCreated(mission_id=mission_id, tenant=tenant, spec=spec, fold_version=FOLD_VERSION)
-            events = (EventDraft.of(ev.EventBody(run_created=created)),)
-            async with open_journal(database, clock=CLOCK) as journal:
-                await journal.create_run(NewRun(run_id, mission_id, tenant, FOLD_VERSION, events, append_id=IDS.ulid()))
-        return run_id
+            request = missions.CreateMissionRequest(spec=spec, request_id=IDS.uuid())
+            created = await missions_rpc.MissionServiceStub(channel).CreateMission(request)
+        await taking.stop()
+        return created.run_id
 
     async def paper_worker(self, *flags: str, crash_at: str = "") -> Life:
         return await self._start(["tests.chaos.paper_worker", str(self._witness), *flags, "--crash-at", crash_at], {})

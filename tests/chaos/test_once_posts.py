@@ -87,5 +87,9 @@ async def test_no_post_is_sent_twice_and_what_cannot_be_known_is_said_and_settle
         ended = await person.sees(run_id, lambda state: state.phase in (ev.RUN_PHASE_SUCCEEDED, ev.RUN_PHASE_FAILED))
         assert await stage.findings(app.posts) == []
     assert ended.phase == ev.RUN_PHASE_SUCCEEDED, ended.summary
+    assert (ended.reason, ended.summary) == (
+        "UNVERIFIED",
+        f"{POSTS} records sent, none verified: the application cannot be asked",
+    )
     assert len(app.posts) == POSTS
     assert set(app.posts.values()) == {1}

@@ -243,3 +243,15 @@ def test_an_allowlist_matches_whole_labels_and_ports_only(host: str, allowed: st
 def test_no_input_breaks_the_check(site: str, form: str) -> None:
     with suppress(InvalidArgument):
         assert _resolve(_spec(site=site, form=form, list=form)).allowed_hosts
+
+
+def test_an_application_that_cannot_be_asked_needs_no_list_once_that_is_said() -> None:
+    assert "say proof=none" in _problems(_spec(form="/pay/"))["spec.inputs.list"]
+    found = _resolve(_spec(form="/pay/", proof="none"))
+    assert (found.inputs["list"], found.inputs["proof"]) == ("", "none")
+
+
+def test_without_proof_no_list_is_derived_nor_taken() -> None:
+    assert _resolve(_spec(proof="none")).inputs["list"] == ""
+    assert "with proof=none" in _problems(_spec(proof="none", list="/invoices/"))["spec.inputs.list"]
+    assert "listed, none" in _problems(_spec(proof="some"))["spec.inputs.proof"]

@@ -6,6 +6,7 @@ import io
 import pytest
 
 from control.core.outcome_table import COLUMNS, Outcome, as_csv, as_html, outcomes
+from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.policy.v1 import decision_pb2 as pol
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
@@ -134,3 +135,35 @@ def test_evidence_is_the_first_picture_of_what_the_application_shows() -> None:
     finding = simulation.step("save A").attempts[0].findings[0]
     finding.evidence.extend(["b3:1", "b3:2"])
     assert outcomes(simulation.folded)[0].evidence == ("b3:1",)
+
+
+def _sent(*, lost: bool = False) -> Simulation:
+    """Posts of which no page shows anything afterwards; of the second one the answer may get lost."""
+    nodes = records_plan("A", "B")
+    for node in nodes:
+        if node.title.startswith("save"):
+            node.step.action.effect_class = eff.EFFECT_CLASS_ONCE
+            for claim in [claim for claim in node.step.postconditions if claim.HasField("listed")]:
+                node.step.postconditions.remove(claim)
+    simulation = Simulation(nodes, Application(saves=["saved", "lost after" if lost else "saved"]))
+    simulation.run()
+    return simulation
+
+
+def test_what_the_application_cannot_be_asked_about_was_sent_and_is_never_called_entered() -> None:
+    simulation = _sent()
+    rows = outcomes(simulation.folded)
+    assert [(row.outcome, row.seen) for row in rows] == [
+        ("sent, unverified", "the application cannot be asked: nobody has seen it")
+    ] * 2
+    assert (
+        "0 of 2 records entered and seen in the application · 2 sent, unverified"
+        in as_html(simulation.folded, rows).decode()
+    )
+    state = simulation.folded.state
+    assert (state.phase, state.reason) == (ev.RUN_PHASE_SUCCEEDED, "UNVERIFIED")
+    assert state.summary == "2 records sent, none verified: the application cannot be asked"
+
+
+def test_one_that_got_lost_unasked_is_uncertain() -> None:
+    assert [row.outcome for row in outcomes(_sent(lost=True).folded)] == ["sent, unverified", "uncertain"]

@@ -156,6 +156,18 @@ class Person:
         self.runs: runs_rpc.RunServiceAsyncStub = runs_rpc.RunServiceStub(channel)
         self.approvals: approvals_rpc.ApprovalServiceAsyncStub = approvals_rpc.ApprovalServiceStub(channel)
 
+    async def is_heard(self) -> None:
+        """Returns once the control plane answers: a call by the socket of a killed one would break."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    await self.approvals.ListApprovals(approvals.ListApprovalsRequest())
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise
+                else:
+                    return
+
     async def sees(self, run_id: str, wanted: Callable[[st.RunState], bool]) -> st.RunState:
         """The first state from now on that is wanted, however often the control plane dies meanwhile."""
         folded = RunFold()

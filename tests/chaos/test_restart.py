@@ -40,6 +40,7 @@ class Scene:
         """Starts a control plane and a worker."""
         await self.stage.control_plane()
         await self.stage.paper_worker()
+        await self.person.is_heard()
 
     async def payment(self) -> str:
         """A run whose one post needs a yes."""

@@ -57,10 +57,14 @@ async def test_without_one_a_snapshot_is_made_where_the_owner_would_have_kept_it
 ) -> None:
     run = await written(world, CREATED, OWNED, OWNED, OWNED)
     monkeypatch.setattr(snapshot_module, "FIRST_AFTER", 3)
-    assert [(found := (await refolded(world, run, None)).snapshot) and found.seq] == [3]
+    for kept_seq, seq in ((None, 3), (9, 3), (0, 3), (1, 1), (4, 4)):
+        snapshot = (await refolded(world, run, kept_seq)).snapshot
+        assert (kept_seq, snapshot and snapshot.seq) == (kept_seq, seq)
     monkeypatch.undo()
     ended = await written(world, CREATED, ENDED)
-    assert [(found := (await refolded(world, ended, None)).snapshot) and found.seq] == [2]
+    snapshot = (await refolded(world, ended, None)).snapshot
+    assert snapshot is not None
+    assert snapshot.seq == 2
 
 
 async def test_a_run_of_a_newer_fold_or_one_that_was_altered_is_not_folded(world: World) -> None:

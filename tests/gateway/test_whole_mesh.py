@@ -183,6 +183,21 @@ async def test_the_plain_paths_create_read_pause_and_resume(place: Place) -> Non
     assert json.loads((await gateway.own(run)).body)["run"]["runId"] == created["runId"]
 
 
+async def test_a_goal_that_is_too_long_is_told_by_its_field_and_a_request_that_is_by_its_limit(
+    place: Place, tmp_path: Path
+) -> None:
+    await place.skyagent("up", "--detach")
+    for size, status, said in ((1 << 20, 400, "spec.goal: must be at most 16384"), (9 << 20, 413, "larger than 8 MiB")):
+        asked = tmp_path / f"{size}.json"
+        asked.write_text(json.dumps({"spec": {"goal": "x" * size, "template": "self_test"}}))
+        answer = await place.gateway().own("/missions", *post(f"@{asked}"), "-H", "expect:")
+        assert answer.status == status
+        assert said in str(answer.error["message"])
+    by_cli = await place.skyagent("run", "--template", "self_test", "--goal", "x" * 100_000)
+    assert by_cli.code == 2
+    assert by_cli.err.startswith("skyagent: spec.goal: must be at most 16384")
+
+
 async def test_a_question_without_a_terminal_is_exit_code_3_and_answered_later(place: Place, tmp_path: Path) -> None:
     browsing = Place(place.settings.model_copy(update={"workers": {"browser": 1}}))
     account = ledger.Account("clerk", password="correct horse", signing_key="k" * 50)

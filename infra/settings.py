@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from infra.errors import InvalidArgument, Violation
@@ -74,6 +74,20 @@ class LeaseSettings(_Part):
         return self
 
 
+class OwnershipSettings(_Part):
+    """How control planes on one database tell that another is dead, in seconds."""
+
+    ttl: float = Field(default=2.0, gt=0)
+    """A node whose beat did not rise for so long, by the clock of the one that looks, owns nothing any more."""
+    beat: float = Field(default=0.5, gt=0)
+
+    @model_validator(mode="after")
+    def _beats_fit(self) -> OwnershipSettings:
+        if self.beat * 3 > self.ttl:
+            raise ValueError(f"beat {self.beat} s must be at most a third of ttl {self.ttl} s")
+        return self
+
+
 class BrowserSettings(_Part):
     """How browsers are started; no executable means the first Chromium on the PATH."""
 
@@ -103,6 +117,8 @@ class Settings(BaseSettings):
     tenant: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     """Tenant of the tokens that are written at start."""
     node_id: str = Field(default="node-1", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    database_url: SecretStr | None = None
+    """postgresql://user:password@host:port/name, shared by several control planes; None: SQLite in the data folder."""
     dry_run: bool = False
     otlp_endpoint: str | None = None
     """An OTLP/gRPC collector as http://host:port; None: no telemetry leaves and none is made."""
@@ -117,6 +133,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     log: LogSettings = LogSettings()
     lease: LeaseSettings = LeaseSettings()
+    ownership: OwnershipSettings = OwnershipSettings()
     browser: BrowserSettings = BrowserSettings()
     egress: EgressSettings = EgressSettings()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from control.agentfs.schema import artifacts, blob_grants
+from infra.db import insert_absent, insert_into
 from infra.ids import ulid_ms
 from skyagent.common.v1 import blob_pb2
 from skyagent.run.v1 import event_pb2 as ev
@@ -34,25 +34,28 @@ def artifact_row(tenant: str, run_id: str, artifact: ev.ArtifactRecorded) -> Art
 
 def list_artifact(connection: sa.Connection, row: ArtifactRow) -> None:
     """Listing the same artifact again changes nothing."""
-    connection.execute(insert(artifacts).values(row).on_conflict_do_nothing())
+    insert_absent(connection, artifacts, [row])
 
 
 def grant_given(connection: sa.Connection, tenant: str, blobs: Iterable[blob_pb2.BlobRef]) -> None:
     """Grants bytes that a person gave: only this row says so."""
     for blob in blobs:
-        given = insert(blob_grants).values(_granted(tenant, blob, given=True))
+        given = insert_into(connection, blob_grants).values(_granted(tenant, blob, given=True))
         said = {"media_type": given.excluded.media_type, "given": sa.true()}
-        known = given.on_conflict_do_update(["tenant", "digest"], set_=said, where=blob_grants.c.given == sa.false())
+        known = given.on_conflict_do_update(
+            index_elements=["tenant", "digest"], set_=said, where=blob_grants.c.given == sa.false()
+        )
         connection.execute(known)
 
 
 def grant_named(connection: sa.Connection, tenant: str, blobs: Iterable[blob_pb2.BlobRef]) -> None:
     """Grants bytes that an event of the tenant names; in whatever order the events come, the row becomes the same."""
     for blob in blobs:
-        named = insert(blob_grants).values(_granted(tenant, blob, given=False))
-        least = sa.func.min(blob_grants.c.media_type, named.excluded.media_type)
+        named = insert_into(connection, blob_grants).values(_granted(tenant, blob, given=False))
+        before, now = blob_grants.c.media_type, named.excluded.media_type
+        least = sa.case((before < now, before), else_=now)
         known = named.on_conflict_do_update(
-            ["tenant", "digest"], set_={"media_type": least}, where=blob_grants.c.given == sa.false()
+            index_elements=["tenant", "digest"], set_={"media_type": least}, where=blob_grants.c.given == sa.false()
         )
         connection.execute(known)
 

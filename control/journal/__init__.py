@@ -11,6 +11,7 @@ from control.journal.errors import (
     CommandNotPending,
     ControlMoved,
     IdReused,
+    NodeReplaced,
     RunEnded,
     RunNotFound,
     StaleHead,
@@ -29,7 +30,7 @@ from control.journal.run import (
     RunQuery,
 )
 from control.journal.snapshot import Snapshot
-from control.journal.sqlite import SqliteJournal, open_journal, shared_journal
+from control.journal.sql import SqlJournal, open_journal, shared_journal
 
 __all__ = [
     "Append",
@@ -55,6 +56,7 @@ __all__ = [
     "NewApproval",
     "NewRun",
     "Node",
+    "NodeReplaced",
     "Projection",
     "RunEnded",
     "RunHead",
@@ -63,7 +65,7 @@ __all__ = [
     "RunPage",
     "RunQuery",
     "Snapshot",
-    "SqliteJournal",
+    "SqlJournal",
     "StaleHead",
     "StaleOwner",
     "StoredCommand",

@@ -19,6 +19,17 @@ class StaleOwner(Conflict):
         self.epoch = current
 
 
+class NodeReplaced(Conflict):
+    """Another process has begun to act under this node's id."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(
+            "NODE_REPLACED",
+            f"another process acts as node {node_id!r} on this database: give each its own SKYAGENT_NODE_ID",
+            node_id=node_id,
+        )
+
+
 class ControlMoved(Conflict):
     """A command came in between: apply it, then decide again. `control_gen` is the present one."""
 

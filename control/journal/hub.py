@@ -8,8 +8,20 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from control.journal.event import StoredEvent
+from infra.db import EVERYTHING
 
 BUFFERED_EVENTS = 256
+_EVENTS, _WAKES = "e", "w"
+
+
+def event_topic(run_id: str) -> str:
+    """What is announced to other processes when a run has new events."""
+    return f"{_EVENTS}{run_id}"
+
+
+def wake_topic(run_id: str) -> str:
+    """What is announced when the run's owner, or whoever could own it, should look."""
+    return f"{_WAKES}{run_id}"
 
 
 class Subscription:
@@ -23,8 +35,12 @@ class Subscription:
         self._events.append(event)
         self._ready.set()
 
+    def look(self) -> None:
+        """There may be events that nobody hands over."""
+        self._ready.set()
+
     async def take(self) -> tuple[StoredEvent, ...]:
-        """Wait for at least one event and take all there are."""
+        """Wait for at least one event and take all there are; none means that the database may have some."""
         await self._ready.wait()
         self._ready.clear()
         taken = tuple(self._events)
@@ -71,6 +87,15 @@ class Hub:
     def wake(self, run_id: str) -> None:
         for listener in self._listeners:
             listener.put(run_id)
+
+    def heard(self, topics: frozenset[str]) -> None:
+        """Takes what another process announced."""
+        everything = EVERYTHING in topics
+        for run_id in list(self._tails) if everything else [topic[1:] for topic in topics if topic[0] == _EVENTS]:
+            for subscription in self._tails.get(run_id, ()):
+                subscription.look()
+        for run_id in ("",) if everything else [topic[1:] for topic in topics if topic[0] == _WAKES]:
+            self.wake(run_id)
 
     @contextmanager
     def subscribed(self, run_id: str) -> Generator[Subscription]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,11 @@ class Verification:
 class Journal(Protocol):
     """Durable when it returns. A cancelled waiter never cancels a write. Refusals stand in control.journal.errors."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether several processes may write."""
+        ...
+
     async def create_run(self, new: NewRun, *, also: Sequence[Executable] = ()) -> RunHead:
         """Create a run together with `also`, statements on the caller's own tables.
 
@@ -54,16 +59,33 @@ class Journal(Protocol):
         """What has not been applied yet, in the order in which it was given."""
         ...
 
-    async def claim(self, node: Node, *, fold_version: int, limit: int) -> tuple[RunHead, ...]:
-        """Own runs that have no living owner and whose fold this node knows, oldest first, each under a new epoch."""
+    async def claim(
+        self, node: Node, *, fold_version: int, limit: int, dead: Collection[Node] = ()
+    ) -> tuple[RunHead, ...]:
+        """Own runs that have no living owner and whose fold this node knows, oldest first, each under a new epoch.
+
+        A node is dead when it left, was replaced, or is among `dead` (see `beats`). Where one process alone can write,
+        every other one is. Runs that the node owns already may be among the answer.
+        """
         ...
 
     async def release(self, run_id: str, epoch: int) -> None:
         """Give a run up, for instance at a planned drain, so that another node may claim it at once."""
         ...
 
-    async def beat(self, node: Node) -> int:
-        """Say that the node lives; returns its new beat."""
+    async def beat(self, node: Node, *, last: int = 0) -> int:
+        """Say that the node lives; returns its new beat, which is `last` of the next.
+
+        The first beat of an incarnation replaces the one before; that one's next raises NodeReplaced.
+        """
+        ...
+
+    async def leave(self, node: Node) -> None:
+        """Say that the node ends: what it still owns is free."""
+        ...
+
+    async def beats(self) -> Mapping[Node, int]:
+        """The beat of every node. One that does not rise any more is dead."""
         ...
 
     async def head(self, run_id: str, *, tenant: str | None = None) -> RunHead:

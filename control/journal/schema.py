@@ -67,6 +67,7 @@ run_events = Table(
     Column("prev_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
+    postgresql_partition_by="HASH (run_id)",
 )
 
 run_commands = Table(

@@ -12,6 +12,7 @@ from control.core.run import FOLD_VERSION, INTERNAL_ERROR, LOG_BEHIND, RunFold, 
 from control.journal import Journal, Node, RunHead, StaleOwner
 from control.orchestrator.driver import Driver, wait_for
 from control.orchestrator.links import Key, WorkerLink
+from control.orchestrator.living import Living
 from control.orchestrator.results import Report
 from infra.clock import Clock
 from infra.errors import Exhausted, NotFound, SkyError, Unavailable, cause_of
@@ -49,22 +50,50 @@ class Owner:
     clock: Clock
     ids: Ids
     new_driver: Callable[[RunHead], Driver]
+    living: Living
+    beat_seconds: float
     drivers: dict[str, Driver] = field(default_factory=dict[str, Driver])
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _resting: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
     _unclaimed: defaultdict[str, dict[Key, Report]] = field(
         default_factory=lambda: defaultdict[str, dict[Key, Report]](dict)
     )
+    _mine: dict[str, RunHead] = field(default_factory=dict[str, RunHead])
+    """Runs that a task of this node is busy with, as they were claimed last."""
+    _dead: frozenset[Node] = frozenset()
     _late: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Claims and drives until cancelled; then hands every run over at once."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
-            while True:
-                self._woken.clear()
-                await self._claim_if_possible(group)
-                await wait_for(self._woken, self.clock, POLL_SECONDS)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen())
+                if self.journal.shared:
+                    beats = asyncio.Event()
+                    group.create_task(self._beat(beats))
+                    await beats.wait()
+                while True:
+                    self._woken.clear()
+                    await self._claim_if_possible(group)
+                    await wait_for(self._woken, self.clock, POLL_SECONDS)
+        finally:
+            if self.journal.shared:
+                await self.journal.leave(self.node)
+
+    async def _beat(self, begun: asyncio.Event) -> None:
+        """Says that this node lives, and looks who else does, also after the database was away for a while."""
+        last = 0
+        while True:
+            try:
+                last = await self.journal.beat(self.node, last=last)
+                before, self._dead = self._dead, self.living.dead(await self.journal.beats())
+                if self._dead - before:
+                    log.info("node.dead", nodes=sorted(node.node_id for node in self._dead - before))
+                    self._woken.set()
+                begun.set()
+            except _PASSING as away:
+                log.warning("journal.away", error=away)
+            await self.clock.sleep(self.beat_seconds)
 
     async def _listen(self) -> None:
         async for run_id in self.journal.wakes():
@@ -84,13 +113,27 @@ class Owner:
             log.warning("runs.not_claimed", error=error)
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
-        await self.journal.beat(self.node)
-        while heads := await self.journal.claim(self.node, fold_version=FOLD_VERSION, limit=CLAIM_AT_ONCE):
+        while heads := await self.journal.claim(
+            self.node, fold_version=FOLD_VERSION, limit=CLAIM_AT_ONCE, dead=self._dead
+        ):
             for head in heads:
-                log.info("run.claimed", run_id=head.run_id, epoch=head.epoch)
-                group.create_task(self._own(head))
+                before, self._mine[head.run_id] = self._mine.get(head.run_id), head
+                if before is None:
+                    group.create_task(self._own(head))
 
     async def _own(self, head: RunHead) -> None:
+        """Drives a run until this node is done with it, again when it was lost and claimed anew meanwhile."""
+        try:
+            while True:
+                log.info("run.claimed", run_id=head.run_id, epoch=head.epoch)
+                await self._drive_on(head)
+                if self._mine[head.run_id].epoch == head.epoch:
+                    return
+                head = self._mine[head.run_id]
+        finally:
+            del self._mine[head.run_id]
+
+    async def _drive_on(self, head: RunHead) -> None:
         """Drives a run to its end. One that breaks is tried again, later and later, or when a person commands it."""
         rest = FIRST_REST
         while (left := await self._drive(head)) is not _Left.DONE:

@@ -15,6 +15,7 @@ from control.orchestrator.joining import Joining
 from control.orchestrator.judging import Judge
 from control.orchestrator.ledger import Ledger
 from control.orchestrator.links import WorkerLinks
+from control.orchestrator.living import Living
 from control.orchestrator.open_intents import OpenIntents
 from control.orchestrator.own_steps import OwnSteps
 from control.orchestrator.owner import Owner
@@ -56,8 +57,9 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
             woken=woken,
         )
 
-    owner = Owner(journal, node, runtime.clock, runtime.ids, new_driver)
-    lease = runtime.settings.lease
+    ownership, lease = runtime.settings.ownership, runtime.settings.lease
+    living = Living(runtime.clock, ownership.ttl)
+    owner = Owner(journal, node, runtime.clock, runtime.ids, new_driver, living, ownership.beat)
     servicer = WorkerServicer(links, owner, blobs, runtime.clock, runtime.ids, lease, node.node_id)
     runtime.background("orchestrator.owner", owner.run)
     yield lambda server: rpc.add_WorkerServiceServicer_to_server(servicer, server)

@@ -102,6 +102,12 @@ async def _files(settings: Settings) -> AsyncGenerator[Database]:
         there = f"there is no journal in {settings.data_dir}"
         raise Precondition("NO_JOURNAL", f"{there}: set SKYAGENT_DATA_DIR to the data directory of a mesh")
     with up_lock(settings.up_lock_path):
+        if settings.database_url is not None:
+            raise Precondition(
+                "REBUILD_NEEDS_SQLITE",
+                "what follows from a journal is made again while nobody writes, which only the lock of SQLite proves:"
+                " unset SKYAGENT_DATABASE_URL to rebuild the data folder",
+            )
         async with open_database(settings.journal_path) as database:
             yield database
 

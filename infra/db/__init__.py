@@ -1,7 +1,25 @@
-"""SQLite as one durable place: a single writer that commits in groups, readers beside it, one process that holds it."""
+"""One durable place: a writer that commits in groups, readers beside it. SQLite by default, PostgreSQL to share."""
 
-from infra.db.database import Database, DatabaseSettings, open_database, shared_database
+from infra.db.backend import Backend
+from infra.db.database import EVERYTHING, Database, DatabaseSettings, System
+from infra.db.insert import insert_absent, insert_into
 from infra.db.metadata import metadata
+from infra.db.opening import shared_database
+from infra.db.postgres import open_postgres
+from infra.db.sqlite import open_database
 from infra.db.writer import BatchHandler
 
-__all__ = ["BatchHandler", "Database", "DatabaseSettings", "metadata", "open_database", "shared_database"]
+__all__ = [
+    "EVERYTHING",
+    "Backend",
+    "BatchHandler",
+    "Database",
+    "DatabaseSettings",
+    "System",
+    "insert_absent",
+    "insert_into",
+    "metadata",
+    "open_database",
+    "open_postgres",
+    "shared_database",
+]

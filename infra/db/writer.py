@@ -1,28 +1,26 @@
 """The one thread that writes: it gathers what is waiting, commits it together, and answers all of it at once.
 
-A write is never cancelled by whoever waits for it. A write with bad data fails alone; storage that fails ends the
-process.
+A write is never cancelled by whoever waits for it. A write with bad data fails alone. When a connection is lost in the
+middle of a commit, the batch is written again on the next one: every write must know itself. Storage that fails under
+this very process ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar, cast
 
 from sqlalchemy import Connection
 
-from infra.db.engine import driver_connection
-from infra.db.failure import outcome_unknown, storage_failure
-from infra.errors import Exhausted, Internal, SkyError, Unavailable
+from infra.db.backend import Backend, Fate
+from infra.errors import Internal, SkyError, Unavailable
 
 ItemT_contra = TypeVar("ItemT_contra", contravariant=True)
 ItemT = TypeVar("ItemT")
@@ -30,13 +28,17 @@ ResultT = TypeVar("ResultT")
 
 
 class BatchHandler(Protocol[ItemT_contra, ResultT]):
-    """Writes many items of one kind on the bare driver connection: the hot path."""
+    """Writes many items of one kind: the hot path."""
 
-    def apply(self, connection: sqlite3.Connection, items: Sequence[ItemT_contra]) -> Sequence[ResultT | SkyError]:
+    def apply(self, connection: Connection, items: Sequence[ItemT_contra]) -> Sequence[ResultT | SkyError]:
         """In the writer thread, inside the transaction: one answer an item; an item answered by an error left no trace.
 
         Raising means that some item has bad data: the batch is rolled back and split until that item stands alone.
         """
+        ...
+
+    def topics(self, items: Sequence[ItemT_contra]) -> Iterable[str]:
+        """What other processes should look at once the items are committed."""
         ...
 
     def committed(self, results: Sequence[ResultT]) -> None:
@@ -49,6 +51,7 @@ class _Call:
     future: asyncio.Future[object]
     run: Callable[[Connection], object]
     committed: Callable[[object], None] | None
+    topics: Callable[[object], Iterable[str]] | None
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +63,8 @@ class _Item:
 
 
 _Write = _Call | _Item
+_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+"""Seconds before the same batch is written again, while the database cannot be reached: some nine in all."""
 _Answer = tuple[_Write, object]
 
 
@@ -71,11 +76,10 @@ class Writer:
     """Owns the writing connection from start() to close(); everything else belongs to the event loop that made it."""
 
     def __init__(
-        self, connection: Connection, path: Path, *, max_batch: int, capacity: int, on_fatal: Callable[[SkyError], None]
+        self, backend: Backend, name: str, *, max_batch: int, capacity: int, on_fatal: Callable[[SkyError], None]
     ) -> None:
-        self._connection = connection
-        self._driver = driver_connection(connection)
-        self._path = path
+        self._backend = backend
+        self._name = name
         self._max_batch = max_batch
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
@@ -83,17 +87,23 @@ class Writer:
         self._queue: SimpleQueue[_Write | _Stop] = SimpleQueue()
         self._later: deque[_Write] = deque()
         self._stopping = False
-        self._closed = False
+        self._closed = threading.Event()
         self._failed: SkyError | None = None
-        self._thread = threading.Thread(target=self._work, name=f"writer {path.name}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"writer {name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    async def call(self, run: Callable[[Connection], ResultT], committed: Callable[[ResultT], None] | None) -> ResultT:
+    async def call(
+        self,
+        run: Callable[[Connection], ResultT],
+        committed: Callable[[ResultT], None] | None,
+        topics: Callable[[ResultT], Iterable[str]] | None,
+    ) -> ResultT:
         """Run a function on the connection, under a savepoint of its own, in the next batch."""
         future = await self._new_future()
-        self._queue.put(_Call(future, run, cast("Callable[[object], None] | None", committed)))
+        told = cast("Callable[[object], None] | None", committed)
+        self._queue.put(_Call(future, run, told, cast("Callable[[object], Iterable[str]] | None", topics)))
         return cast("ResultT", await future)
 
     async def item(self, handler: BatchHandler[ItemT, ResultT], item: ItemT, *, key: str) -> ResultT:
@@ -104,16 +114,16 @@ class Writer:
 
     async def close(self) -> None:
         """Write what is queued, then end the thread. Nothing is accepted afterwards."""
-        self._closed = True
+        self._closed.set()
         self._queue.put(_Stop())
         await asyncio.to_thread(self._thread.join)
 
     async def _new_future(self) -> asyncio.Future[object]:
         # Waiting for room is the backpressure; a waiter cancelled here has written nothing.
         await self._room.acquire()
-        if self._closed or self._failed is not None:
+        if self._closed.is_set() or self._failed is not None:
             self._room.release()
-            raise self._failed or Unavailable("DATABASE_CLOSED", f"{self._path} is closed: this process is stopping")
+            raise self._failed or Unavailable("DATABASE_CLOSED", f"{self._name} is closed: this process is stopping")
         return self._loop.create_future()
 
     def _work(self) -> None:
@@ -123,7 +133,7 @@ class Writer:
                 if batch:
                     self._write(batch)
         except Exception as bug:  # The thread must never die in silence: every waiter would wait for ever.
-            self._fail(Internal("WRITER_DIED", f"the writer of {self._path} ended: {bug!r}"), ())
+            self._fail(Internal("WRITER_DIED", f"the writer of {self._name} ended: {bug!r}"), ())
             raise
 
     def _gather(self) -> list[_Write]:
@@ -156,53 +166,67 @@ class Writer:
         return write
 
     def _write(self, batch: Sequence[_Write]) -> None:
+        error = self._tried(batch)
+        for pause in _PAUSES:
+            if error is None or self._backend.fate(error) is not Fate.AGAIN or self._closed.wait(pause):
+                break
+            error = self._tried(batch)
+        if error is not None:
+            self._give_up(batch, error)
+
+    def _tried(self, batch: Sequence[_Write]) -> Exception | None:
         try:
             answers = self._transaction(batch)
         except Exception as error:  # noqa: BLE001 (it belongs to whoever waits for the write)
-            failure = storage_failure(error, self._path)
-            if isinstance(failure, Unavailable | Exhausted):  # Busy or full: rolled back, so the outcome is known.
-                answers = [(write, failure) for write in batch]
-            elif failure is not None:
-                self._fail(failure, batch)
-                return
-            elif len(batch) == 1:
-                answers = [(batch[0], _refused(batch[0], error))]
-            else:
-                middle = len(batch) // 2
-                self._write(batch[:middle])
-                self._write(batch[middle:])
-                return
+            return error
         self._settle_in_loop(answers)
+        return None
+
+    def _give_up(self, batch: Sequence[_Write], error: Exception) -> None:
+        fate = self._backend.fate(error)
+        if fate is Fate.FATAL:
+            self._fail(self._backend.explained(error), batch)
+        elif fate is not Fate.DATA:
+            failure = self._backend.explained(error)
+            self._settle_in_loop([(write, failure) for write in batch])
+        elif len(batch) == 1:
+            self._settle_in_loop([(batch[0], _refused(batch[0], error))])
+        else:
+            middle = len(batch) // 2
+            self._write(batch[:middle])
+            self._write(batch[middle:])
 
     def _transaction(self, batch: Sequence[_Write]) -> list[_Answer]:
-        self._driver.execute("BEGIN IMMEDIATE")
+        self._backend.begin()
         try:
             # Commands before appends: a pause that waits in the same batch is seen by the intents behind it.
             answers: list[_Answer] = [(write, self._run(write)) for write in batch if isinstance(write, _Call)]
             answers.extend(self._apply([write for write in batch if isinstance(write, _Item)]))
-            self._driver.execute("COMMIT")
+            self._backend.announce(frozenset(_topics(answers)))
+            self._backend.commit()
         except BaseException:
-            if self._driver.in_transaction:
-                self._driver.execute("ROLLBACK")
+            self._backend.rollback()
             raise
         return answers
 
     def _run(self, call: _Call) -> object:
-        self._driver.execute("SAVEPOINT call")
+        connection = self._backend.connection
+        connection.exec_driver_sql("SAVEPOINT call")
         try:
-            result = call.run(self._connection)
+            result = call.run(connection)
         except Exception as error:
-            if storage_failure(error, self._path) is not None:
+            if self._backend.fate(error) is not Fate.DATA:
                 raise
-            self._driver.execute("ROLLBACK TO call")
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT call")
             result = error
-        self._driver.execute("RELEASE call")
+        connection.exec_driver_sql("RELEASE SAVEPOINT call")
         return result
 
     def _apply(self, items: Sequence[_Item]) -> Iterator[_Answer]:
+        connection = self._backend.connection
         for handler, group in groupby(items, key=lambda item: item.handler):
             members = list(group)
-            yield from zip(members, handler.apply(self._driver, [member.item for member in members]), strict=True)
+            yield from zip(members, handler.apply(connection, [member.item for member in members]), strict=True)
 
     def _settle_in_loop(self, answers: Sequence[_Answer]) -> None:
         with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
@@ -233,7 +257,7 @@ class Writer:
         self._on_fatal(failure)
         self._failed = failure
         self._stopping = True
-        unknown = outcome_unknown(self._path)
+        unknown = self._backend.outcome_unknown()
         self._settle_in_loop([(write, unknown) for write in [*batch, *self._drain()]])
 
     def _drain(self) -> Iterator[_Write]:
@@ -243,6 +267,16 @@ class Writer:
             write = self._queue.get()
             if not isinstance(write, _Stop):
                 yield write
+
+
+def _topics(answers: Iterable[_Answer]) -> Iterator[str]:
+    for write, answer in answers:
+        if isinstance(answer, Exception):
+            continue
+        if isinstance(write, _Item):
+            yield from write.handler.topics([write.item])
+        elif write.topics is not None:
+            yield from write.topics(answer)
 
 
 def _refused(write: _Write, error: Exception) -> Exception:

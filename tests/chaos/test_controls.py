@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from control.core.run import FOLD_VERSION, LOG_BEHIND
-from control.journal import Node, StaleHead, append_batch
+from control.journal import Node, StaleHead, append_careful
 from control.orchestrator.ledger import Ledger
 from execution.joints import Joint
 from skyagent.execution.v1 import effect_pb2 as eff
@@ -103,9 +103,9 @@ async def test_the_campaign_notices_a_worker_that_lets_go_at_the_transports_ack(
 
 def _append_without_fences(monkeypatch: pytest.MonkeyPatch) -> None:
     for statement in ("_MOVE", "_MOVE_UNDER_CONTROL"):
-        unfenced = getattr(append_batch, statement).replace("epoch = ?", "? IS NOT NULL")
-        monkeypatch.setattr(append_batch, statement, unfenced)
-    monkeypatch.setattr(append_batch, "StaleOwner", StaleHead)
+        unfenced = getattr(append_careful, statement).replace("epoch = ?", "? IS NOT NULL")
+        monkeypatch.setattr(append_careful, statement, unfenced)
+    monkeypatch.setattr(append_careful, "StaleOwner", StaleHead)
 
 
 async def _another_node_takes_over(plane: ControlPlane) -> None:

@@ -16,7 +16,7 @@ from control.journal.schema import run_commands, runs
 
 def record(connection: Connection, command: Command, now_ms: int) -> CommandReceipt:
     """Write the command, raise control_gen and decide the approval, all or nothing."""
-    run = head(connection, command.run_id, command.tenant)
+    run = head(connection, command.run_id, command.tenant, locked=True)
     row = connection.execute(select(run_commands).where(run_commands.c.cmd_id == command.cmd_id)).one_or_none()
     if row is not None:
         return _replay(row, command)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple
-from sqlite3 import Connection as Driver
 
 from sqlalchemy import Connection, Executable, bindparam, select
 
-from control.journal.append_batch import INSERT_EVENT, chained
+from control.journal.appending import INSERT_EVENT, chained
 from control.journal.chain import first_link, fork_link
 from control.journal.errors import IdReused
 from control.journal.queries.projections import put_projection
 from control.journal.queries.runs import HEAD, head, head_of, log_generation
 from control.journal.run import NewRun, RunHead
 from control.journal.schema import run_events, runs
-from infra.db.engine import driver_connection
+from infra.db.driver import Driver, driver_of
 from infra.errors import Precondition
 
 # What every new run needs is said to the driver itself: SQLAlchemy takes longer with a statement than SQLite.
@@ -32,7 +31,7 @@ _SAME_REQUEST = select(*HEAD).where(
 
 def create_run(connection: Connection, new: NewRun, also: Sequence[Executable], now_ms: int) -> tuple[RunHead, bool]:
     """The head of the run, and whether it was created now."""
-    driver = driver_connection(connection)
+    driver = driver_of(connection)
     known = _known(connection, driver, new)
     if known is not None:
         return known, False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from struct import error as StructError  # noqa: N812 (it is a class)
 from typing import Any
 
@@ -53,12 +54,13 @@ def verify(connection: Connection, run_id: str) -> Verification:
     if run is None:
         raise RunNotFound(run_id)
     prev_hash, seq = _first_link(run), 0
-    for event in all_of(connection, run_id):
-        seq += 1
-        reason = _fault(event, run_id, seq, prev_hash) or ("is past the head of its run" if seq > run.head_seq else "")
-        if reason:
-            return Verification(run_id, seq, seq, f"event {seq} {reason}")
-        prev_hash = event.hash
+    with closing(all_of(connection, run_id)) as events:
+        for event in events:
+            seq += 1
+            past = "is past the head of its run" if seq > run.head_seq else ""
+            if reason := _fault(event, run_id, seq, prev_hash) or past:
+                return Verification(run_id, seq, seq, f"event {seq} {reason}")
+            prev_hash = event.hash
     if seq != run.head_seq:
         return Verification(run_id, seq, seq + 1, f"event {seq + 1} is missing: the run's head is {run.head_seq}")
     if prev_hash != run.head_hash:
@@ -66,11 +68,12 @@ def verify(connection: Connection, run_id: str) -> Verification:
     return Verification(run_id, seq)
 
 
-def all_of(connection: Connection, run_id: str) -> Iterator[StoredEvent]:
+def all_of(connection: Connection, run_id: str) -> Generator[StoredEvent]:
     """Every event of a run, in order, a page at a time."""
     chosen = select(*_EVENT).where(run_events.c.run_id == run_id).order_by(run_events.c.seq)
-    for row in connection.execute(chosen.execution_options(yield_per=1000)):
-        yield StoredEvent(*row)
+    with connection.execute(chosen.execution_options(yield_per=1000)) as rows:
+        for row in rows:
+            yield StoredEvent(*row)
 
 
 def _fault(event: StoredEvent, run_id: str, seq: int, prev_hash: bytes) -> str:

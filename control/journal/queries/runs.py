@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, Select, delete, false, insert, or_, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    delete,
+    exists,
+    false,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
-from control.journal.errors import RunNotFound
+from control.journal.errors import NodeReplaced, RunNotFound
 from control.journal.queries.page import page_limit
 from control.journal.run import Node, Projection, RunHead, RunListing, RunPage, RunQuery
 from control.journal.schema import LOG_GENERATION, journal_meta, nodes, run_projections, runs
@@ -30,24 +45,35 @@ HEAD: tuple[Column[Any], ...] = (
 _GENERATION = select(journal_meta.c.value).where(journal_meta.c.name == LOG_GENERATION)
 
 
-def claim(connection: Connection, node: Node, fold_version: int, limit: int) -> tuple[RunHead, ...]:
-    """On SQLite the lock on the database proves that any other owner is dead: whatever is not ours is free."""
-    free = (
+def not_owned_by(node: Node) -> ColumnElement[bool]:
+    """What others own, or nobody; where one process alone can write, its lock proves that those are dead."""
+    return or_(
+        runs.c.owner_node.is_distinct_from(node.node_id), runs.c.owner_incarnation.is_distinct_from(node.incarnation)
+    )
+
+
+def left_by(dead: Collection[Node]) -> ColumnElement[bool]:
+    """What has no owner, or one that left, was replaced, or is dead."""
+    owner = tuple_(runs.c.owner_node, runs.c.owner_incarnation)
+    present = exists().where(nodes.c.node_id == runs.c.owner_node, nodes.c.incarnation == runs.c.owner_incarnation)
+    gone = [(node.node_id, node.incarnation) for node in dead]
+    return or_(runs.c.owner_node.is_(None), ~present, owner.in_(gone) if gone else false())
+
+
+def claim(
+    connection: Connection, node: Node, fold_version: int, limit: int, free: ColumnElement[bool]
+) -> tuple[RunHead, ...]:
+    """Own what is free, each run under its next epoch."""
+    chosen = (
         select(runs.c.run_id)
-        .where(
-            runs.c.terminal == false(),
-            runs.c.fold_version <= fold_version,
-            or_(
-                runs.c.owner_node.is_distinct_from(node.node_id),
-                runs.c.owner_incarnation.is_distinct_from(node.incarnation),
-            ),
-        )
+        .where(runs.c.terminal == false(), runs.c.fold_version <= fold_version, free)
         .order_by(runs.c.run_id)
         .limit(limit)
+        .with_for_update(skip_locked=True)
     )
     taken = (
         update(runs)
-        .where(runs.c.run_id.in_(free))
+        .where(runs.c.run_id.in_(chosen))
         .values(
             epoch=runs.c.epoch + 1,
             owner_node=node.node_id,
@@ -70,24 +96,47 @@ def release(connection: Connection, run_id: str, epoch: int) -> bool:
     return connection.execute(given_up).rowcount == 1
 
 
-def beat(connection: Connection, node: Node) -> int:
-    """Raise the beat of a node, known or new."""
-    raised = (
-        update(nodes)
-        .where(nodes.c.node_id == node.node_id)
-        .values(incarnation=node.incarnation, beat=nodes.c.beat + 1)
-        .returning(nodes.c.beat)
-    )
-    known = connection.execute(raised).scalar_one_or_none()
-    if known is not None:
-        return int(known)
-    connection.execute(insert(nodes).values(node_id=node.node_id, incarnation=node.incarnation, beat=1))
-    return 1
+def owned_by(connection: Connection, node: Node) -> tuple[RunHead, ...]:
+    """What a node owns already."""
+    mine = select(*HEAD).where(runs.c.terminal == false(), ~not_owned_by(node)).order_by(runs.c.run_id)
+    return tuple(head_of(row) for row in connection.execute(mine))
 
 
-def head(connection: Connection, run_id: str, tenant: str | None) -> RunHead:
-    """Raise RunNotFound when it does not exist, or not for that tenant."""
+def beat(connection: Connection, node: Node, last: int) -> int:
+    """Raise the beat of a node, known or new. Raise NodeReplaced."""
+    chosen = select(nodes.c.incarnation, nodes.c.beat).where(nodes.c.node_id == node.node_id).with_for_update()
+    known = connection.execute(chosen).one_or_none()
+    if known is None:
+        connection.execute(insert(nodes).values(node_id=node.node_id, incarnation=node.incarnation, beat=last + 1))
+        return last + 1
+    if last and known.incarnation != node.incarnation:
+        raise NodeReplaced(node.node_id)
+    raised = update(nodes).where(nodes.c.node_id == node.node_id)
+    connection.execute(raised.values(incarnation=node.incarnation, beat=known.beat + 1))
+    return int(known.beat) + 1
+
+
+def leave(connection: Connection, node: Node) -> None:
+    """Forget a node that ends in order."""
+    connection.execute(
+        delete(nodes).where(nodes.c.node_id == node.node_id, nodes.c.incarnation == node.incarnation)
+    ).close()
+
+
+def beats(connection: Connection) -> Mapping[Node, int]:
+    """How far the beat of every node went."""
+    rows = connection.execute(select(nodes.c.node_id, nodes.c.incarnation, nodes.c.beat))
+    return {Node(row.node_id, row.incarnation): int(row.beat) for row in rows}
+
+
+def head(connection: Connection, run_id: str, tenant: str | None, *, locked: bool = False) -> RunHead:
+    """Raise RunNotFound when it does not exist, or not for that tenant.
+
+    Locked, it stays so until the transaction ends, where other processes could change it.
+    """
     chosen = select(*HEAD).where(runs.c.run_id == run_id)
+    if locked:
+        chosen = chosen.with_for_update()
     if tenant is not None:
         chosen = chosen.where(runs.c.tenant == tenant)
     row = connection.execute(chosen).one_or_none()

@@ -10,6 +10,7 @@ depends_on = None
 
 _ID = sa.String(36)
 _NAME = sa.String(255)
+_PARTITIONS = 16
 
 
 def upgrade() -> None:
@@ -57,7 +58,14 @@ def _truth() -> None:
         sa.Column("prev_hash", sa.LargeBinary, nullable=False),
         sa.Column("hash", sa.LargeBinary, nullable=False),
         sqlite_with_rowid=False,
+        postgresql_partition_by="HASH (run_id)",
     )
+    if op.get_bind().dialect.name == "postgresql":
+        for number in range(_PARTITIONS):
+            op.execute(
+                f"CREATE TABLE run_events_{number} PARTITION OF run_events"
+                f" FOR VALUES WITH (MODULUS {_PARTITIONS}, REMAINDER {number})"
+            )
     op.create_table(
         "run_commands",
         sa.Column("cmd_id", _ID, primary_key=True),

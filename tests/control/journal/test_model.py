@@ -1,7 +1,7 @@
 """The journal beside a model made of dictionaries: whatever is done in whatever order, both say the same."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +11,16 @@ from typing import TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from control.journal import (
     Append,
@@ -93,7 +102,11 @@ one_of_three = st.sampled_from((0, 0, 0, -1, 1))
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """Runs the real journal on a real file; every rule compares its answer with the model's."""
+    """Runs the real journal on a real database; every rule compares its answer with the model's."""
+
+    @staticmethod
+    def place(folder: Path) -> Path | str:
+        return folder / "journal.db"
 
     runs = Bundle("runs")
     appends = Bundle("appends")
@@ -105,8 +118,8 @@ class JournalMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.folder = Path(mkdtemp())
         self.stack = AsyncExitStack()
-        path = self.folder / "journal.db"
-        self.world: World = self.run(self.stack.enter_async_context(opened(path, synchronous="NORMAL")))
+        place = self.place(self.folder)
+        self.world: World = self.run(self.stack.enter_async_context(opened(place, synchronous="NORMAL")))
         self.model: dict[str, Run] = {}
         self.done: dict[str, Appended] = {}
         self.nodes = [Node("node-1", self.world.ids.uuid()), Node("node-2", self.world.ids.uuid())]
@@ -316,5 +329,14 @@ class JournalMachine(RuleBasedStateMachine):
                 assert self.run(self.world.journal.approval(approval_id)).status is question.status
 
 
-JournalMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-TestJournalAgainstModel = JournalMachine.TestCase
+def test_the_journal_on_sqlite_equals_its_model() -> None:
+    run_state_machine_as_test(JournalMachine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None))
+
+
+def test_the_journal_on_postgres_equals_its_model(new_database: Callable[[], str]) -> None:
+    class OnPostgres(JournalMachine):
+        @staticmethod
+        def place(folder: Path) -> Path | str:
+            return new_database()
+
+    run_state_machine_as_test(OnPostgres, settings=settings(max_examples=15, stateful_step_count=30, deadline=None))

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from control.journal import (
     NewRun,
     Node,
     RunHead,
-    open_journal,
+    SqlJournal,
 )
 from infra.clock import ManualClock
-from infra.db import Database, DatabaseSettings, open_database
+from infra.db import Database, DatabaseSettings, open_database, open_postgres
 from infra.ids import Ids, seeded_ids
 
 RESULT = EventDraft(7, b"result")
@@ -60,7 +60,7 @@ class World:
         return replace(self.result(run, INTENT), control_gen=run.control_gen)
 
     async def taken_over(self) -> tuple[RunHead, ...]:
-        """Another node claims everything."""
+        """Another node claims everything, as if this one were dead."""
         return await self.journal.claim(Node("node-2", self.ids.uuid()), fold_version=1, limit=100)
 
     async def told(self, run: RunHead, kind: str = "pause") -> CommandReceipt:
@@ -89,11 +89,16 @@ class World:
 
 
 @asynccontextmanager
-async def opened(path: Path, seed: int = 7, synchronous: str = "FULL") -> AsyncGenerator[World]:
+async def opened(place: Path | str, seed: int = 7, synchronous: str = "FULL") -> AsyncGenerator[World]:
+    """A journal on SQLite, or on PostgreSQL when the place is an address; its time is the test's own."""
     clock = ManualClock()
     ids = seeded_ids(seed, clock)
-    async with (
-        open_database(path, settings=DatabaseSettings(synchronous=synchronous)) as db,
-        open_journal(db, clock=clock) as journal,
-    ):
+    async with database(place, synchronous) as db:
+        journal = SqlJournal(db, clock, time=lambda _: clock.now_ms())
         yield World(db, journal, clock, ids, Node("node-1", ids.uuid()))
+
+
+def database(place: Path | str, synchronous: str) -> AbstractAsyncContextManager[Database]:
+    if isinstance(place, Path):
+        return open_database(place, settings=DatabaseSettings(synchronous=synchronous))
+    return open_postgres(place, who="test")

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from control.journal import Node, RunHead
-from control.journal.sqlite import SqliteJournal
+from control.journal.sql import SqlJournal
 from control.orchestrator.links import Wanted, WorkerLink, WorkerLinks
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
@@ -18,6 +18,8 @@ from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.run.v1 import event_pb2 as ev
 from tests.control.orchestrator.harness import control_plane, noop, settings_in
 from tests.control.orchestrator.scripted import PATIENCE, ended, held, scripted_worker
+
+Claimed = tuple[RunHead, ...]
 
 
 async def test_a_stream_that_does_not_begin_with_hello_is_ended(tmp_path: Path) -> None:
@@ -161,13 +163,13 @@ async def test_a_result_that_comes_before_its_run_is_claimed_is_recorded_once_it
         run_id = await plane.start([noop("look")])
         async with scripted_worker(settings, plane.runtime.address, journal_id=journal_id) as hand:
             key = (await hand.assigned()).key
-    claim, gate = SqliteJournal.claim, asyncio.Event()
+    claim, gate = SqlJournal.claim, asyncio.Event()
 
-    async def late(self: SqliteJournal, node: Node, *, fold_version: int, limit: int) -> tuple[RunHead, ...]:
+    async def late(self: SqlJournal, node: Node, *, fold_version: int, limit: int, dead: frozenset[Node]) -> Claimed:
         await gate.wait()
-        return await claim(self, node, fold_version=fold_version, limit=limit)
+        return await claim(self, node, fold_version=fold_version, limit=limit, dead=dead)
 
-    monkeypatch.setattr(SqliteJournal, "claim", late)
+    monkeypatch.setattr(SqlJournal, "claim", late)
     here = [held(key, wire.HELD_STATE_DONE)]
     async with (
         control_plane(settings) as plane,

@@ -139,10 +139,14 @@ class Numbers:
         self.batches: list[list[int]] = []
         self.told: list[int] = []
 
-    def apply(self, connection: sqlite3.Connection, items: Sequence[int]) -> Sequence[int | SkyError]:
+    def apply(self, connection: Connection, items: Sequence[int]) -> Sequence[int | SkyError]:
         self.batches.append(list(items))
-        connection.executemany("INSERT INTO notes VALUES (?, 'x')", [(item,) for item in items])
+        for item in items:
+            note(connection, item)
         return list(items)
+
+    def topics(self, items: Sequence[int]) -> Sequence[str]:
+        return ()
 
     def committed(self, results: Sequence[int]) -> None:
         self.told.extend(results)
@@ -388,7 +392,7 @@ async def test_a_folder_that_cannot_be_made_is_refused_with_its_name(tmp_path: P
 
 
 async def test_only_the_owner_may_read_the_files(db: Database) -> None:
-    folder = db.path.parent
+    folder = Path(db.system.name).parent
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {file.name: file.stat().st_mode & 0o077 for file in folder.iterdir()} == dict.fromkeys(
         ("test.db", "test.db-wal", "test.db-shm", "test.db.lock"), 0

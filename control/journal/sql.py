@@ -1,20 +1,24 @@
-"""The journal on SQLite: one process, one writer thread."""
+"""The journal on a SQL database: SQLite for one process, PostgreSQL for several."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
+from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, Executable
+from sqlalchemy.exc import IntegrityError
 
 from control.journal.append import Append, Appended
-from control.journal.append_batch import AppendBatch
+from control.journal.append_postgres import PostgresAppends
+from control.journal.append_sqlite import SqliteAppends
 from control.journal.approval import Approval, ApprovalPage, ApprovalQuery
 from control.journal.command import Command, CommandReceipt, StoredCommand
 from control.journal.event import EventDraft, StoredEvent
-from control.journal.hub import Hub
+from control.journal.hub import Hub, wake_topic
 from control.journal.journal import Journal, Verification
 from control.journal.queries import approvals, commands, events, projections, runs
 from control.journal.queries.create import create_run
@@ -22,30 +26,61 @@ from control.journal.run import NewRun, Node, Projection, RunHead, RunListing, R
 from control.journal.snapshot import Snapshot
 from control.journal.tail import PAGE, tail
 from infra.clock import Clock
-from infra.db import Database, shared_database
+from infra.db import EVERYTHING, Database, shared_database
 from infra.errors import InvalidArgument, Violation
 
 if TYPE_CHECKING:
     from infra.mesh import Runtime
 
 
-class SqliteJournal:
-    """Implements control.journal.Journal. "Database time" is the clock of the one process that may write."""
+Time = Callable[[Connection], int]
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+
+class SqlJournal:
+    """Implements control.journal.Journal.
+
+    "Database time" is the server's where there is one, else the clock of the one process that may write.
+    """
+
+    def __init__(self, db: Database, clock: Clock, time: Time | None = None) -> None:
         self._db = db
-        self._clock = clock
+
+        def own(_: Connection) -> int:
+            return clock.now_ms()
+
+        self._now_ms: Time = time or db.system.now_ms or own
         self._hub = Hub()
-        self._appends = AppendBatch(clock, self._hub)
+        appends = PostgresAppends if db.system.shared else SqliteAppends
+        self._appends = appends(self._now_ms, self._hub)
+
+    @property
+    def shared(self) -> bool:
+        return self._db.system.shared
+
+    async def hear(self) -> None:
+        """Follows what other processes announce, until cancelled; at once over where there are none."""
+        if self._db.system.news is not None:
+            async with aclosing(self._db.system.news()) as news:
+                async for topics in news:
+                    self._hub.heard(topics)
 
     async def create_run(self, new: NewRun, *, also: Sequence[Executable] = ()) -> RunHead:
         _require_events(new.events)
 
         def create(connection: Connection) -> tuple[RunHead, bool]:
-            now_ms = self._clock.now_ms() if new.time_ms is None else new.time_ms
+            now_ms = self._now_ms(connection) if new.time_ms is None else new.time_ms
             return create_run(connection, new, also, now_ms)
 
-        head, _ = await self._db.transact(create, committed=self._wake_for_new)
+        def topics(outcome: tuple[RunHead, bool]) -> Iterable[str]:
+            return (wake_topic(new.run_id),) if outcome[1] else ()
+
+        try:
+            head, _ = await self._db.transact(create, committed=self._wake_for_new, topics=topics)
+        except (
+            IntegrityError,
+            UniqueViolation,
+        ):  # another process was quicker: look again
+            head, _ = await self._db.transact(create, committed=self._wake_for_new, topics=topics)
         return head
 
     async def append(self, append: Append) -> Appended:
@@ -55,25 +90,50 @@ class SqliteJournal:
 
     async def command(self, command: Command) -> CommandReceipt:
         def record(connection: Connection) -> CommandReceipt:
-            return commands.record(connection, command, self._clock.now_ms())
+            return commands.record(connection, command, self._now_ms(connection))
 
-        return await self._db.transact(record, committed=lambda receipt: self._hub.wake(receipt.run_id))
+        return await self._db.transact(
+            record,
+            committed=lambda receipt: self._hub.wake(receipt.run_id),
+            topics=lambda receipt: (wake_topic(receipt.run_id),),
+        )
 
     async def pending_commands(self, run_id: str) -> tuple[StoredCommand, ...]:
         return await self._db.read(partial(commands.pending, run_id=run_id))
 
-    async def claim(self, node: Node, *, fold_version: int, limit: int) -> tuple[RunHead, ...]:
-        return await self._db.transact(partial(runs.claim, node=node, fold_version=fold_version, limit=limit))
+    async def claim(
+        self, node: Node, *, fold_version: int, limit: int, dead: Collection[Node] = ()
+    ) -> tuple[RunHead, ...]:
+        others = runs.not_owned_by(node)
+        free = others & runs.left_by(dead) if self._db.system.shared else others
+        tried = count()
+
+        def claim(connection: Connection) -> tuple[RunHead, ...]:
+            claimed = runs.claim(connection, node, fold_version, limit, free)
+            # When the connection was lost in the middle of the commit, the first try may have claimed some, too.
+            return (*claimed, *runs.owned_by(connection, node)) if next(tried) else claimed
+
+        return await self._db.transact(claim)
 
     async def release(self, run_id: str, epoch: int) -> None:
         def wake(given_up: bool) -> None:  # noqa: FBT001 (the signature is that of a result)
             if given_up:
                 self._hub.wake(run_id)
 
-        await self._db.transact(partial(runs.release, run_id=run_id, epoch=epoch), committed=wake)
+        await self._db.transact(
+            partial(runs.release, run_id=run_id, epoch=epoch),
+            committed=wake,
+            topics=lambda given_up: (wake_topic(run_id),) if given_up else (),
+        )
 
-    async def beat(self, node: Node) -> int:
-        return await self._db.transact(partial(runs.beat, node=node))
+    async def beats(self) -> Mapping[Node, int]:
+        return await self._db.read(runs.beats)
+
+    async def beat(self, node: Node, *, last: int = 0) -> int:
+        return await self._db.transact(partial(runs.beat, node=node, last=last))
+
+    async def leave(self, node: Node) -> None:
+        await self._db.transact(partial(runs.leave, node=node), topics=lambda _: (EVERYTHING,))
 
     async def head(self, run_id: str, *, tenant: str | None = None) -> RunHead:
         return await self._db.read(partial(runs.head, run_id=run_id, tenant=tenant))
@@ -109,7 +169,10 @@ class SqliteJournal:
         return await self._db.read(partial(approvals.list_approvals, query=query))
 
     async def due_approvals(self, *, limit: int = 100) -> tuple[Approval, ...]:
-        return await self._db.read(partial(approvals.due, now_ms=self._clock.now_ms(), limit=limit))
+        def due(connection: Connection) -> tuple[Approval, ...]:
+            return approvals.due(connection, self._now_ms(connection), limit)
+
+        return await self._db.read(due)
 
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         await self._db.transact(partial(projections.save_snapshot, snapshot=snapshot))
@@ -145,15 +208,16 @@ class SqliteJournal:
 @asynccontextmanager
 async def open_journal(db: Database, *, clock: Clock) -> AsyncGenerator[Journal]:
     """The journal over an open database."""
-    yield SqliteJournal(db, clock)
+    yield SqlJournal(db, clock)
 
 
 @asynccontextmanager
 async def shared_journal(runtime: Runtime) -> AsyncGenerator[Journal]:
     """The one of this process: `await runtime.shared(shared_journal)`."""
     database = await runtime.shared(shared_database)
-    async with open_journal(database, clock=runtime.clock) as journal:
-        yield journal
+    journal = SqlJournal(database, runtime.clock)
+    runtime.background("journal.news", journal.hear)
+    yield journal
 
 
 def _require_events(events: tuple[EventDraft, ...]) -> None:

@@ -1,0 +1,27 @@
+import asyncio
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from infra.db import open_postgres
+from tests.servers.postgres import Postgres, temporary_postgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with temporary_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: Postgres) -> Callable[[], str]:
+    """Makes a database with all tables, and tells its address: what takes the time is done once."""
+    numbers = count()
+
+    async def migrate() -> None:
+        async with open_postgres(postgres.database("migrated"), who="template"):
+            pass
+
+    asyncio.run(migrate())
+    return lambda: postgres.database(f"skyagent_{next(numbers)}", template="migrated")

@@ -9,6 +9,7 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from typing import TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -329,14 +330,16 @@ class JournalMachine(RuleBasedStateMachine):
                 assert self.run(self.world.journal.approval(approval_id)).status is question.status
 
 
+@pytest.mark.timeout(180)
 def test_the_journal_on_sqlite_equals_its_model() -> None:
-    run_state_machine_as_test(JournalMachine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(JournalMachine, settings=settings(max_examples=30, stateful_step_count=30, deadline=None))
 
 
+@pytest.mark.timeout(180)
 def test_the_journal_on_postgres_equals_its_model(new_database: Callable[[], str]) -> None:
     class OnPostgres(JournalMachine):
         @staticmethod
         def place(folder: Path) -> Path | str:
             return new_database()
 
-    run_state_machine_as_test(OnPostgres, settings=settings(max_examples=15, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(OnPostgres, settings=settings(max_examples=10, stateful_step_count=30, deadline=None))

@@ -3,9 +3,14 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
+from hypothesis import settings
 
 from infra.db import open_postgres
 from tests.servers.postgres import Postgres, temporary_postgres
+
+# How long an example may take depends on what else the machine does; that a test ends at all, pytest-timeout sees to.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,13 @@ class RunServicer(rpc.RunServiceServicer):
         command = cmd.Command(steer=cmd.SteerCommand(message=request.message, goal=request.goal))
         return pb.SteerRunResponse(run=await self._told(request.run_id, command, request.request_id))
 
+    async def AdjustRun(self, request: pb.AdjustRunRequest, context: Context) -> pb.AdjustRunResponse:
+        if request.HasField("deadline"):
+            command = cmd.Command(deadline=cmd.DeadlineCommand(deadline=request.deadline))
+        else:
+            command = cmd.Command(priority=cmd.PriorityCommand(priority=request.priority))
+        return pb.AdjustRunResponse(run=await self._told(request.run_id, command, request.request_id))
+
     async def ResolveStep(self, request: pb.ResolveStepRequest, context: Context) -> pb.ResolveStepResponse:
         await self._require_open_question(request.run_id, request.step_id)
         resolve = cmd.ResolveCommand(step_id=request.step_id, effect=request.effect, note=request.note)

@@ -19,7 +19,7 @@ from gateway.cli.tree import run_view
 from gateway.cli.watch import Answers, Watch
 from gateway.client import Services, connected
 from infra.clock import SystemClock
-from infra.errors import Precondition
+from infra.errors import InvalidArgument, Precondition, Violation
 from infra.ids import system_ids
 from infra.settings import load_settings
 from skyagent.execution.v1 import effect_pb2 as eff
@@ -85,6 +85,31 @@ def cancel_run(run_id: Id, reason: Annotated[str, typer.Option(help="Why.")] = "
     async def command(services: Services, run: str, request_id: str) -> api.RunSummary:
         asked = api.CancelRunRequest(run_id=run, request_id=request_id, reason=reason)
         return (await services.runs.CancelRun(asked)).run
+
+    perform(_control(run_id, command))
+
+
+@app.command("adjust")
+def adjust_run(
+    run_id: Id,
+    priority: Annotated[
+        int | None, typer.Option(min=-1000, max=1000, help="Higher goes first among runs that wait for a worker.")
+    ] = None,
+    within: Annotated[
+        int | None, typer.Option(min=1, help="Seconds from now in which it must have ended, or it fails.")
+    ] = None,
+) -> None:
+    """Change a run's place among others, or when it must have ended."""
+    if priority is None and within is None:
+        raise InvalidArgument(Violation("", "say what is to be changed: --priority or --within"))
+
+    async def command(services: Services, run: str, _: str) -> api.RunSummary:
+        asked = [api.AdjustRunRequest(run_id=run, priority=priority)] if priority is not None else []
+        if within is not None:
+            asked.append(api.AdjustRunRequest(run_id=run))
+            asked[-1].deadline.FromMilliseconds(SystemClock().now_ms() + within * 1000)
+        answers = [await services.runs.AdjustRun(each) for each in asked]
+        return answers[-1].run
 
     perform(_control(run_id, command))
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from control.core.run import fold
 from control.core.summary import state_digest
@@ -150,6 +151,31 @@ async def test_steering_needs_something_to_say(world: World) -> None:
     assert list(ledger.state.steering) == ["use the second form"]
 
 
+async def test_the_place_and_the_end_of_a_run_are_changed_one_at_a_time(world: World) -> None:
+    run_id = (await world.create()).run_id
+    ledger = await world.owned(run_id)
+    later = world.runtime.clock.now_ms() + 60_000
+    urgent, due = pb.AdjustRunRequest(run_id=run_id, priority=7), pb.AdjustRunRequest(run_id=run_id)
+    due.deadline.FromMilliseconds(later)
+    for request in (urgent, due):
+        await world.client.runs.AdjustRun(request)
+    await world.apply_commands(ledger)
+    assert (ledger.state.priority, ledger.state.deadline.ToMilliseconds()) == (7, later)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [("change", {}), ("priority", {"priority": 1001}), ("deadline", {"deadline": Timestamp(seconds=1)})],
+)
+async def test_a_change_that_changes_nothing_or_is_out_of_bounds_is_refused(
+    world: World, field: str, change: dict[str, Any]
+) -> None:
+    run_id = (await world.create()).run_id
+    refused = await _error(world.client.runs.AdjustRun(pb.AdjustRunRequest(run_id=run_id, **change)))
+    assert isinstance(refused, InvalidArgument)
+    assert refused.violations[0].field == field
+
+
 async def test_only_an_uncertain_step_is_settled_by_a_person(world: World) -> None:
     run_id = (await world.create()).run_id
     ledger = await world.owned(run_id)
@@ -194,6 +220,7 @@ CALLS: list[Call] = [
     lambda runs, run_id: runs.ResumeRun(pb.ResumeRunRequest(run_id=run_id)),
     lambda runs, run_id: runs.CancelRun(pb.CancelRunRequest(run_id=run_id)),
     lambda runs, run_id: runs.SteerRun(pb.SteerRunRequest(run_id=run_id, message="x")),
+    lambda runs, run_id: runs.AdjustRun(pb.AdjustRunRequest(run_id=run_id, priority=1)),
     lambda runs, run_id: runs.ResolveStep(pb.ResolveStepRequest(run_id=run_id, step_id=run_id, effect=eff.EFFECT_DONE)),
     lambda runs, run_id: runs.VerifyRun(pb.VerifyRunRequest(run_id=run_id)),
 ]

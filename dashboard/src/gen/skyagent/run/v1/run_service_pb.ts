@@ -23,7 +23,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/run/v1/run_service.proto.
  */
 export const file_skyagent_run_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFza3lhZ2VudC9ydW4vdjEvcnVuX3NlcnZpY2UucHJvdG8SD3NreWFnZW50LnJ1bi52MSJnCg9TdGFydFJ1blJlcXVlc3QSMwoKbWlzc2lvbl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBASI8ChBTdGFydFJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IqUDCgpSdW5TdW1tYXJ5Eg4KBnJ1bl9pZBgBIAEoCRISCgptaXNzaW9uX2lkGAIgASgJEgwKBGdvYWwYAyABKAkSEAoIdGVtcGxhdGUYBCABKAkSKAoFcGhhc2UYBSABKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2USFAoMY3VycmVudF9zdGVwGAYgASgJEi8KC2NyZWF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhoKEndhaXRpbmdfZm9yX3BlcnNvbhgKIAEoDRIqCgZjb3VudHMYCyABKAsyGi5za3lhZ2VudC5ydW4udjEuUnVuQ291bnRzEhYKDmJsb2NrZWRfcmVhc29uGAwgASgJEg8KB2RyeV9ydW4YDSABKAgSDwoHc3VtbWFyeRgOIAEoCSJACg1HZXRSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJhCg5HZXRSdW5SZXNwb25zZRImCgNydW4YASABKAsyGS5za3lhZ2VudC5ydW4udjEuUnVuU3RhdGUSFAoMc3RhdGVfZGlnZXN0GAIgASgJEhEKCWhlYWRfaGFzaBgDIAEoCSKnAQoPTGlzdFJ1bnNSZXF1ZXN0EhsKCm1pc3Npb25faWQYASABKAlCB7pIBHICGBoSOgoGcGhhc2VzGAIgAygOMhkuc2t5YWdlbnQucnVuLnYxLlJ1blBoYXNlQg+6SAySAQkQECIFggECEAESHQoJcGFnZV9zaXplGAMgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YBCABKAlCCLpIBXIDGIAEIlYKEExpc3RSdW5zUmVzcG9uc2USKQoEcnVucxgBIAMoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJVCg9XYXRjaFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEhEKCWFmdGVyX3NlcRgCIAEoBCLSAQoQV2F0Y2hSdW5SZXNwb25zZRIqCgVldmVudBgBIAEoCzIZLnNreWFnZW50LnJ1bi52MS5SdW5FdmVudEgAEi8KCWhlYXJ0YmVhdBgCIAEoCzIaLnNreWFnZW50LnJ1bi52MS5IZWFydGJlYXRIABIoCgNlbmQYAyABKAsyGS5za3lhZ2VudC5ydW4udjEuRW5kT2ZSdW5IABIvCglyZWNvbm5lY3QYBCABKAsyGi5za3lhZ2VudC5ydW4udjEuUmVjb25uZWN0SABCBgoEaXRlbSIdCglIZWFydGJlYXQSEAoIaGVhZF9zZXEYASABKAQiRgoIRW5kT2ZSdW4SKAoFcGhhc2UYASABKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2USEAoIaGVhZF9zZXEYAiABKAQiGwoJUmVjb25uZWN0Eg4KBnJlYXNvbhgBIAEoCSJ2ChFMaXN0RXZlbnRzUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSEQoJYWZ0ZXJfc2VxGAIgASgEEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoACJRChJMaXN0RXZlbnRzUmVzcG9uc2USKQoGZXZlbnRzGAEgAygLMhkuc2t5YWdlbnQucnVuLnYxLlJ1bkV2ZW50EhAKCGhlYWRfc2VxGAIgASgEIn0KD1BhdXNlUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxiACCI8ChBQYXVzZVJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5ImQKEFJlc3VtZVJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBIj0KEVJlc3VtZVJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IrIBChBDYW5jZWxSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGIAIEjIKBWdyYWNlGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgi6SAWqAQIyACI9ChFDYW5jZWxSdW5SZXNwb25zZRIoCgNydW4YASABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeSKYAQoPU3RlZXJSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARIaCgdtZXNzYWdlGAMgASgJQgm6SAZyBBiAgAESFwoEZ29hbBgEIAEoCUIJukgGcgQYgIABIjwKEFN0ZWVyUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki6wEKElJlc29sdmVTdGVwUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBI5CgZlZmZlY3QYAyABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Qgq6SAeCAQQYARgCEhYKBG5vdGUYBCABKAlCCLpIBXIDGIAgEh8KCnJlcXVlc3RfaWQYBSABKAlCC7pICHIDsAEB2AEBIj8KE1Jlc29sdmVTdGVwUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkieAoORm9ya1J1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEhQKA3NlcRgCIAEoBEIHukgEMgIgABIfCgpyZXF1ZXN0X2lkGAMgASgJQgu6SAhyA7ABAdgBASI7Cg9Gb3JrUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkiQwoQUmVwbGF5UnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQiQwoRUmVwbGF5UnVuUmVzcG9uc2USFAoMc3RhdGVfZGlnZXN0GAEgASgJEhgKEGZpcnN0X2RpZmZlcmVuY2UYAiABKAQiQwoQVmVyaWZ5UnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQibQoRVmVyaWZ5UnVuUmVzcG9uc2USDgoGaW50YWN0GAEgASgIEhUKDWZpcnN0X2JhZF9zZXEYAiABKAQSDgoGZGV0YWlsGAMgASgJEg4KBmV2ZW50cxgEIAEoBBIRCgloZWFkX2hhc2gYBSABKAkyig0KClJ1blNlcnZpY2USfgoIU3RhcnRSdW4SIC5za3lhZ2VudC5ydW4udjEuU3RhcnRSdW5SZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLlN0YXJ0UnVuUmVzcG9uc2UiLYi1GAKC0+STAiMiHi92MS9taXNzaW9ucy97bWlzc2lvbl9pZH0vcnVuczoBKhJ6CgZHZXRSdW4SHi5za3lhZ2VudC5ydW4udjEuR2V0UnVuUmVxdWVzdBofLnNreWFnZW50LnJ1bi52MS5HZXRSdW5SZXNwb25zZSIviLUYAYLT5JMCJRIRL3YxL3J1bnMve3J1bl9pZH1aEBIOL3J1bnMve3J1bl9pZH0SZQoITGlzdFJ1bnMSIC5za3lhZ2VudC5ydW4udjEuTGlzdFJ1bnNSZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLkxpc3RSdW5zUmVzcG9uc2UiFIi1GAGC0+STAgoSCC92MS9ydW5zEnYKCFdhdGNoUnVuEiAuc2t5YWdlbnQucnVuLnYxLldhdGNoUnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5XYXRjaFJ1blJlc3BvbnNlIiOItRgBgtPkkwIZEhcvdjEvcnVucy97cnVuX2lkfTp3YXRjaDABEnsKCkxpc3RFdmVudHMSIi5za3lhZ2VudC5ydW4udjEuTGlzdEV2ZW50c1JlcXVlc3QaIy5za3lhZ2VudC5ydW4udjEuTGlzdEV2ZW50c1Jlc3BvbnNlIiSItRgBgtPkkwIaEhgvdjEvcnVucy97cnVuX2lkfS9ldmVudHMSkgEKCFBhdXNlUnVuEiAuc2t5YWdlbnQucnVuLnYxLlBhdXNlUnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5QYXVzZVJ1blJlc3BvbnNlIkGItRgCgtPkkwI3IhcvdjEvcnVucy97cnVuX2lkfTpwYXVzZToBKloZIhQvcnVucy97cnVuX2lkfS9wYXVzZToBKhKXAQoJUmVzdW1lUnVuEiEuc2t5YWdlbnQucnVuLnYxLlJlc3VtZVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuUmVzdW1lUnVuUmVzcG9uc2UiQ4i1GAKC0+STAjkiGC92MS9ydW5zL3tydW5faWR9OnJlc3VtZToBKloaIhUvcnVucy97cnVuX2lkfS9yZXN1bWU6ASoSewoJQ2FuY2VsUnVuEiEuc2t5YWdlbnQucnVuLnYxLkNhbmNlbFJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuQ2FuY2VsUnVuUmVzcG9uc2UiJ4i1GAKC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OmNhbmNlbDoBKhJ3CghTdGVlclJ1bhIgLnNreWFnZW50LnJ1bi52MS5TdGVlclJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuU3RlZXJSdW5SZXNwb25zZSImiLUYAoLT5JMCHCIXL3YxL3J1bnMve3J1bl9pZH06c3RlZXI6ASoSkgEKC1Jlc29sdmVTdGVwEiMuc2t5YWdlbnQucnVuLnYxLlJlc29sdmVTdGVwUmVxdWVzdBokLnNreWFnZW50LnJ1bi52MS5SZXNvbHZlU3RlcFJlc3BvbnNlIjiItRgDgtPkkwIuIikvdjEvcnVucy97cnVuX2lkfS9zdGVwcy97c3RlcF9pZH06cmVzb2x2ZToBKhJzCgdGb3JrUnVuEh8uc2t5YWdlbnQucnVuLnYxLkZvcmtSdW5SZXF1ZXN0GiAuc2t5YWdlbnQucnVuLnYxLkZvcmtSdW5SZXNwb25zZSIliLUYAoLT5JMCGyIWL3YxL3J1bnMve3J1bl9pZH06Zm9yazoBKhJ7CglSZXBsYXlSdW4SIS5za3lhZ2VudC5ydW4udjEuUmVwbGF5UnVuUmVxdWVzdBoiLnNreWFnZW50LnJ1bi52MS5SZXBsYXlSdW5SZXNwb25zZSIniLUYAYLT5JMCHSIYL3YxL3J1bnMve3J1bl9pZH06cmVwbGF5OgEqEngKCVZlcmlmeVJ1bhIhLnNreWFnZW50LnJ1bi52MS5WZXJpZnlSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLlZlcmlmeVJ1blJlc3BvbnNlIiSItRgBgtPkkwIaEhgvdjEvcnVucy97cnVuX2lkfTp2ZXJpZnliBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_options, file_skyagent_execution_v1_effect, file_skyagent_run_v1_event, file_skyagent_run_v1_state]);
+  fileDesc("CiFza3lhZ2VudC9ydW4vdjEvcnVuX3NlcnZpY2UucHJvdG8SD3NreWFnZW50LnJ1bi52MSJnCg9TdGFydFJ1blJlcXVlc3QSMwoKbWlzc2lvbl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBASI8ChBTdGFydFJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IqUDCgpSdW5TdW1tYXJ5Eg4KBnJ1bl9pZBgBIAEoCRISCgptaXNzaW9uX2lkGAIgASgJEgwKBGdvYWwYAyABKAkSEAoIdGVtcGxhdGUYBCABKAkSKAoFcGhhc2UYBSABKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2USFAoMY3VycmVudF9zdGVwGAYgASgJEi8KC2NyZWF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhoKEndhaXRpbmdfZm9yX3BlcnNvbhgKIAEoDRIqCgZjb3VudHMYCyABKAsyGi5za3lhZ2VudC5ydW4udjEuUnVuQ291bnRzEhYKDmJsb2NrZWRfcmVhc29uGAwgASgJEg8KB2RyeV9ydW4YDSABKAgSDwoHc3VtbWFyeRgOIAEoCSJACg1HZXRSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJhCg5HZXRSdW5SZXNwb25zZRImCgNydW4YASABKAsyGS5za3lhZ2VudC5ydW4udjEuUnVuU3RhdGUSFAoMc3RhdGVfZGlnZXN0GAIgASgJEhEKCWhlYWRfaGFzaBgDIAEoCSKnAQoPTGlzdFJ1bnNSZXF1ZXN0EhsKCm1pc3Npb25faWQYASABKAlCB7pIBHICGBoSOgoGcGhhc2VzGAIgAygOMhkuc2t5YWdlbnQucnVuLnYxLlJ1blBoYXNlQg+6SAySAQkQECIFggECEAESHQoJcGFnZV9zaXplGAMgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YBCABKAlCCLpIBXIDGIAEIlYKEExpc3RSdW5zUmVzcG9uc2USKQoEcnVucxgBIAMoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJVCg9XYXRjaFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEhEKCWFmdGVyX3NlcRgCIAEoBCLSAQoQV2F0Y2hSdW5SZXNwb25zZRIqCgVldmVudBgBIAEoCzIZLnNreWFnZW50LnJ1bi52MS5SdW5FdmVudEgAEi8KCWhlYXJ0YmVhdBgCIAEoCzIaLnNreWFnZW50LnJ1bi52MS5IZWFydGJlYXRIABIoCgNlbmQYAyABKAsyGS5za3lhZ2VudC5ydW4udjEuRW5kT2ZSdW5IABIvCglyZWNvbm5lY3QYBCABKAsyGi5za3lhZ2VudC5ydW4udjEuUmVjb25uZWN0SABCBgoEaXRlbSIdCglIZWFydGJlYXQSEAoIaGVhZF9zZXEYASABKAQiRgoIRW5kT2ZSdW4SKAoFcGhhc2UYASABKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2USEAoIaGVhZF9zZXEYAiABKAQiGwoJUmVjb25uZWN0Eg4KBnJlYXNvbhgBIAEoCSJ2ChFMaXN0RXZlbnRzUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSEQoJYWZ0ZXJfc2VxGAIgASgEEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoACJRChJMaXN0RXZlbnRzUmVzcG9uc2USKQoGZXZlbnRzGAEgAygLMhkuc2t5YWdlbnQucnVuLnYxLlJ1bkV2ZW50EhAKCGhlYWRfc2VxGAIgASgEIn0KD1BhdXNlUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxiACCI8ChBQYXVzZVJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5ImQKEFJlc3VtZVJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBIj0KEVJlc3VtZVJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IrIBChBDYW5jZWxSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGIAIEjIKBWdyYWNlGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgi6SAWqAQIyACI9ChFDYW5jZWxSdW5SZXNwb25zZRIoCgNydW4YASABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeSKYAQoPU3RlZXJSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARIaCgdtZXNzYWdlGAMgASgJQgm6SAZyBBiAgAESFwoEZ29hbBgEIAEoCUIJukgGcgQYgIABIjwKEFN0ZWVyUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki2AEKEEFkanVzdFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEicKCHByaW9yaXR5GAMgASgFQhO6SBAaDhjoByiY+P////////8BSAASOAoIZGVhZGxpbmUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgi6SAWyAQJAAUgAQg8KBmNoYW5nZRIFukgCCAEiPQoRQWRqdXN0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki6wEKElJlc29sdmVTdGVwUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBI5CgZlZmZlY3QYAyABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Qgq6SAeCAQQYARgCEhYKBG5vdGUYBCABKAlCCLpIBXIDGIAgEh8KCnJlcXVlc3RfaWQYBSABKAlCC7pICHIDsAEB2AEBIj8KE1Jlc29sdmVTdGVwUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkieAoORm9ya1J1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEhQKA3NlcRgCIAEoBEIHukgEMgIgABIfCgpyZXF1ZXN0X2lkGAMgASgJQgu6SAhyA7ABAdgBASI7Cg9Gb3JrUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkiQwoQUmVwbGF5UnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQiQwoRUmVwbGF5UnVuUmVzcG9uc2USFAoMc3RhdGVfZGlnZXN0GAEgASgJEhgKEGZpcnN0X2RpZmZlcmVuY2UYAiABKAQiQwoQVmVyaWZ5UnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQibQoRVmVyaWZ5UnVuUmVzcG9uc2USDgoGaW50YWN0GAEgASgIEhUKDWZpcnN0X2JhZF9zZXEYAiABKAQSDgoGZGV0YWlsGAMgASgJEg4KBmV2ZW50cxgEIAEoBBIRCgloZWFkX2hhc2gYBSABKAkyhw4KClJ1blNlcnZpY2USfgoIU3RhcnRSdW4SIC5za3lhZ2VudC5ydW4udjEuU3RhcnRSdW5SZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLlN0YXJ0UnVuUmVzcG9uc2UiLYi1GAKC0+STAiMiHi92MS9taXNzaW9ucy97bWlzc2lvbl9pZH0vcnVuczoBKhJ6CgZHZXRSdW4SHi5za3lhZ2VudC5ydW4udjEuR2V0UnVuUmVxdWVzdBofLnNreWFnZW50LnJ1bi52MS5HZXRSdW5SZXNwb25zZSIviLUYAYLT5JMCJRIRL3YxL3J1bnMve3J1bl9pZH1aEBIOL3J1bnMve3J1bl9pZH0SZQoITGlzdFJ1bnMSIC5za3lhZ2VudC5ydW4udjEuTGlzdFJ1bnNSZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLkxpc3RSdW5zUmVzcG9uc2UiFIi1GAGC0+STAgoSCC92MS9ydW5zEnYKCFdhdGNoUnVuEiAuc2t5YWdlbnQucnVuLnYxLldhdGNoUnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5XYXRjaFJ1blJlc3BvbnNlIiOItRgBgtPkkwIZEhcvdjEvcnVucy97cnVuX2lkfTp3YXRjaDABEnsKCkxpc3RFdmVudHMSIi5za3lhZ2VudC5ydW4udjEuTGlzdEV2ZW50c1JlcXVlc3QaIy5za3lhZ2VudC5ydW4udjEuTGlzdEV2ZW50c1Jlc3BvbnNlIiSItRgBgtPkkwIaEhgvdjEvcnVucy97cnVuX2lkfS9ldmVudHMSkgEKCFBhdXNlUnVuEiAuc2t5YWdlbnQucnVuLnYxLlBhdXNlUnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5QYXVzZVJ1blJlc3BvbnNlIkGItRgCgtPkkwI3IhcvdjEvcnVucy97cnVuX2lkfTpwYXVzZToBKloZIhQvcnVucy97cnVuX2lkfS9wYXVzZToBKhKXAQoJUmVzdW1lUnVuEiEuc2t5YWdlbnQucnVuLnYxLlJlc3VtZVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuUmVzdW1lUnVuUmVzcG9uc2UiQ4i1GAKC0+STAjkiGC92MS9ydW5zL3tydW5faWR9OnJlc3VtZToBKloaIhUvcnVucy97cnVuX2lkfS9yZXN1bWU6ASoSewoJQ2FuY2VsUnVuEiEuc2t5YWdlbnQucnVuLnYxLkNhbmNlbFJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuQ2FuY2VsUnVuUmVzcG9uc2UiJ4i1GAKC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OmNhbmNlbDoBKhJ3CghTdGVlclJ1bhIgLnNreWFnZW50LnJ1bi52MS5TdGVlclJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuU3RlZXJSdW5SZXNwb25zZSImiLUYAoLT5JMCHCIXL3YxL3J1bnMve3J1bl9pZH06c3RlZXI6ASoSewoJQWRqdXN0UnVuEiEuc2t5YWdlbnQucnVuLnYxLkFkanVzdFJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuQWRqdXN0UnVuUmVzcG9uc2UiJ4i1GAKC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OmFkanVzdDoBKhKSAQoLUmVzb2x2ZVN0ZXASIy5za3lhZ2VudC5ydW4udjEuUmVzb2x2ZVN0ZXBSZXF1ZXN0GiQuc2t5YWdlbnQucnVuLnYxLlJlc29sdmVTdGVwUmVzcG9uc2UiOIi1GAOC0+STAi4iKS92MS9ydW5zL3tydW5faWR9L3N0ZXBzL3tzdGVwX2lkfTpyZXNvbHZlOgEqEnMKB0ZvcmtSdW4SHy5za3lhZ2VudC5ydW4udjEuRm9ya1J1blJlcXVlc3QaIC5za3lhZ2VudC5ydW4udjEuRm9ya1J1blJlc3BvbnNlIiWItRgCgtPkkwIbIhYvdjEvcnVucy97cnVuX2lkfTpmb3JrOgEqEnsKCVJlcGxheVJ1bhIhLnNreWFnZW50LnJ1bi52MS5SZXBsYXlSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLlJlcGxheVJ1blJlc3BvbnNlIieItRgBgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTpyZXBsYXk6ASoSeAoJVmVyaWZ5UnVuEiEuc2t5YWdlbnQucnVuLnYxLlZlcmlmeVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuVmVyaWZ5UnVuUmVzcG9uc2UiJIi1GAGC0+STAhoSGC92MS9ydW5zL3tydW5faWR9OnZlcmlmeWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_options, file_skyagent_execution_v1_effect, file_skyagent_run_v1_event, file_skyagent_run_v1_state]);
 
 /**
  * What to start.
@@ -1325,6 +1325,127 @@ export const SteerRunResponseSchema: GenMessage<SteerRunResponse, {jsonType: Ste
   messageDesc(file_skyagent_run_v1_run_service, 21);
 
 /**
+ * What is to be changed of a run.
+ *
+ * @generated from message skyagent.run.v1.AdjustRunRequest
+ */
+export type AdjustRunRequest = Message<"skyagent.run.v1.AdjustRunRequest"> & {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * Makes a repeated call the same call.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId: string;
+
+  /**
+   * One thing at a time.
+   *
+   * @generated from oneof skyagent.run.v1.AdjustRunRequest.change
+   */
+  change: {
+    /**
+     * Higher goes first; 0 is usual.
+     *
+     * @generated from field: int32 priority = 3;
+     */
+    value: number;
+    case: "priority";
+  } | {
+    /**
+     * When the run must have ended; it fails with DEADLINE once this has passed.
+     *
+     * @generated from field: google.protobuf.Timestamp deadline = 4;
+     */
+    value: Timestamp;
+    case: "deadline";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * What is to be changed of a run.
+ *
+ * @generated from message skyagent.run.v1.AdjustRunRequest
+ */
+export type AdjustRunRequestJson = {
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId?: string;
+
+  /**
+   * Makes a repeated call the same call.
+   *
+   * @generated from field: string request_id = 2;
+   */
+  requestId?: string;
+
+  /**
+   * Higher goes first; 0 is usual.
+   *
+   * @generated from field: int32 priority = 3;
+   */
+  priority?: number;
+
+  /**
+   * When the run must have ended; it fails with DEADLINE once this has passed.
+   *
+   * @generated from field: google.protobuf.Timestamp deadline = 4;
+   */
+  deadline?: TimestampJson;
+};
+
+/**
+ * Describes the message skyagent.run.v1.AdjustRunRequest.
+ * Use `create(AdjustRunRequestSchema)` to create a new message.
+ */
+export const AdjustRunRequestSchema: GenMessage<AdjustRunRequest, {jsonType: AdjustRunRequestJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 22);
+
+/**
+ * It is written down.
+ *
+ * @generated from message skyagent.run.v1.AdjustRunResponse
+ */
+export type AdjustRunResponse = Message<"skyagent.run.v1.AdjustRunResponse"> & {
+  /**
+   * The run as it is now.
+   *
+   * @generated from field: skyagent.run.v1.RunSummary run = 1;
+   */
+  run?: RunSummary | undefined;
+};
+
+/**
+ * It is written down.
+ *
+ * @generated from message skyagent.run.v1.AdjustRunResponse
+ */
+export type AdjustRunResponseJson = {
+  /**
+   * The run as it is now.
+   *
+   * @generated from field: skyagent.run.v1.RunSummary run = 1;
+   */
+  run?: RunSummaryJson;
+};
+
+/**
+ * Describes the message skyagent.run.v1.AdjustRunResponse.
+ * Use `create(AdjustRunResponseSchema)` to create a new message.
+ */
+export const AdjustRunResponseSchema: GenMessage<AdjustRunResponse, {jsonType: AdjustRunResponseJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 23);
+
+/**
  * Whether an uncertain step happened.
  *
  * @generated from message skyagent.run.v1.ResolveStepRequest
@@ -1413,7 +1534,7 @@ export type ResolveStepRequestJson = {
  * Use `create(ResolveStepRequestSchema)` to create a new message.
  */
 export const ResolveStepRequestSchema: GenMessage<ResolveStepRequest, {jsonType: ResolveStepRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 22);
+  messageDesc(file_skyagent_run_v1_run_service, 24);
 
 /**
  * It is recorded.
@@ -1448,7 +1569,7 @@ export type ResolveStepResponseJson = {
  * Use `create(ResolveStepResponseSchema)` to create a new message.
  */
 export const ResolveStepResponseSchema: GenMessage<ResolveStepResponse, {jsonType: ResolveStepResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 23);
+  messageDesc(file_skyagent_run_v1_run_service, 25);
 
 /**
  * Where to fork.
@@ -1511,7 +1632,7 @@ export type ForkRunRequestJson = {
  * Use `create(ForkRunRequestSchema)` to create a new message.
  */
 export const ForkRunRequestSchema: GenMessage<ForkRunRequest, {jsonType: ForkRunRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 24);
+  messageDesc(file_skyagent_run_v1_run_service, 26);
 
 /**
  * The new run.
@@ -1546,7 +1667,7 @@ export type ForkRunResponseJson = {
  * Use `create(ForkRunResponseSchema)` to create a new message.
  */
 export const ForkRunResponseSchema: GenMessage<ForkRunResponse, {jsonType: ForkRunResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 25);
+  messageDesc(file_skyagent_run_v1_run_service, 27);
 
 /**
  * What to replay.
@@ -1581,7 +1702,7 @@ export type ReplayRunRequestJson = {
  * Use `create(ReplayRunRequestSchema)` to create a new message.
  */
 export const ReplayRunRequestSchema: GenMessage<ReplayRunRequest, {jsonType: ReplayRunRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 26);
+  messageDesc(file_skyagent_run_v1_run_service, 28);
 
 /**
  * What the replay showed.
@@ -1630,7 +1751,7 @@ export type ReplayRunResponseJson = {
  * Use `create(ReplayRunResponseSchema)` to create a new message.
  */
 export const ReplayRunResponseSchema: GenMessage<ReplayRunResponse, {jsonType: ReplayRunResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 27);
+  messageDesc(file_skyagent_run_v1_run_service, 29);
 
 /**
  * What to verify.
@@ -1665,7 +1786,7 @@ export type VerifyRunRequestJson = {
  * Use `create(VerifyRunRequestSchema)` to create a new message.
  */
 export const VerifyRunRequestSchema: GenMessage<VerifyRunRequest, {jsonType: VerifyRunRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 28);
+  messageDesc(file_skyagent_run_v1_run_service, 30);
 
 /**
  * What the chain says.
@@ -1756,7 +1877,7 @@ export type VerifyRunResponseJson = {
  * Use `create(VerifyRunResponseSchema)` to create a new message.
  */
 export const VerifyRunResponseSchema: GenMessage<VerifyRunResponse, {jsonType: VerifyRunResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 29);
+  messageDesc(file_skyagent_run_v1_run_service, 31);
 
 /**
  * Starts, shows and controls runs.
@@ -1853,6 +1974,16 @@ export const RunService: GenService<{
     methodKind: "unary";
     input: typeof SteerRunRequestSchema;
     output: typeof SteerRunResponseSchema;
+  },
+  /**
+   * Changes a run's place among those that wait for a worker, or when it must have ended.
+   *
+   * @generated from rpc skyagent.run.v1.RunService.AdjustRun
+   */
+  adjustRun: {
+    methodKind: "unary";
+    input: typeof AdjustRunRequestSchema;
+    output: typeof AdjustRunResponseSchema;
   },
   /**
    * Says whether an uncertain step happened.

@@ -80,6 +80,11 @@ class RunServiceStub:
                 request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.SteerRunRequest.SerializeToString,
                 response_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.SteerRunResponse.FromString,
                 _registered_method=True)
+        self.AdjustRun = channel.unary_unary(
+                '/skyagent.run.v1.RunService/AdjustRun',
+                request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.AdjustRunRequest.SerializeToString,
+                response_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.AdjustRunResponse.FromString,
+                _registered_method=True)
         self.ResolveStep = channel.unary_unary(
                 '/skyagent.run.v1.RunService/ResolveStep',
                 request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ResolveStepRequest.SerializeToString,
@@ -169,6 +174,13 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdjustRun(self, request, context):
+        """Changes a run's place among those that wait for a worker, or when it must have ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveStep(self, request, context):
         """Says whether an uncertain step happened.
         """
@@ -244,6 +256,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.SteerRun,
                     request_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.SteerRunRequest.FromString,
                     response_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.SteerRunResponse.SerializeToString,
+            ),
+            'AdjustRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustRun,
+                    request_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.AdjustRunRequest.FromString,
+                    response_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.AdjustRunResponse.SerializeToString,
             ),
             'ResolveStep': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveStep,
@@ -510,6 +527,33 @@ class RunService:
             '/skyagent.run.v1.RunService/SteerRun',
             skyagent_dot_run_dot_v1_dot_run__service__pb2.SteerRunRequest.SerializeToString,
             skyagent_dot_run_dot_v1_dot_run__service__pb2.SteerRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyagent.run.v1.RunService/AdjustRun',
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.AdjustRunRequest.SerializeToString,
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.AdjustRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,8 @@ class RunServiceStub:
     """Cancels a run: after the answer nothing of it starts; open steps get a grace."""
     SteerRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.SteerRunRequest, _run_service_pb2.SteerRunResponse]
     """Gives the planner a message or a changed goal."""
+    AdjustRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.AdjustRunRequest, _run_service_pb2.AdjustRunResponse]
+    """Changes a run's place among those that wait for a worker, or when it must have ended."""
     ResolveStep: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResolveStepRequest, _run_service_pb2.ResolveStepResponse]
     """Says whether an uncertain step happened."""
     ForkRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ForkRunRequest, _run_service_pb2.ForkRunResponse]
@@ -83,6 +85,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """Cancels a run: after the answer nothing of it starts; open steps get a grace."""
     SteerRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SteerRunRequest, _run_service_pb2.SteerRunResponse]  # type: ignore[assignment]
     """Gives the planner a message or a changed goal."""
+    AdjustRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.AdjustRunRequest, _run_service_pb2.AdjustRunResponse]  # type: ignore[assignment]
+    """Changes a run's place among those that wait for a worker, or when it must have ended."""
     ResolveStep: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResolveStepRequest, _run_service_pb2.ResolveStepResponse]  # type: ignore[assignment]
     """Says whether an uncertain step happened."""
     ForkRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ForkRunRequest, _run_service_pb2.ForkRunResponse]  # type: ignore[assignment]
@@ -166,6 +170,14 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.SteerRunResponse, _abc.Awaitable[_run_service_pb2.SteerRunResponse]]:
         """Gives the planner a message or a changed goal."""
+
+    @_abc_1.abstractmethod
+    def AdjustRun(
+        self,
+        request: _run_service_pb2.AdjustRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.AdjustRunResponse, _abc.Awaitable[_run_service_pb2.AdjustRunResponse]]:
+        """Changes a run's place among those that wait for a worker, or when it must have ended."""
 
     @_abc_1.abstractmethod
     def ResolveStep(

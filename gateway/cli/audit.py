@@ -97,17 +97,17 @@ async def _rebuild(settings: Settings, *, as_json: bool) -> Report:
 
 @asynccontextmanager
 async def _files(settings: Settings) -> AsyncGenerator[Database]:
-    """The database itself. Raises Precondition NO_JOURNAL, ALREADY_UP or DATA_IN_USE."""
+    """The database itself. Raises Precondition REBUILD_NEEDS_SQLITE, NO_JOURNAL, ALREADY_UP or DATA_IN_USE."""
+    if settings.database_url is not None:
+        raise Precondition(
+            "REBUILD_NEEDS_SQLITE",
+            "what follows from a journal is made again while nobody writes, which only the lock of SQLite proves:"
+            " unset SKYAGENT_DATABASE_URL to rebuild the data folder",
+        )
     if not settings.journal_path.is_file():
         there = f"there is no journal in {settings.data_dir}"
         raise Precondition("NO_JOURNAL", f"{there}: set SKYAGENT_DATA_DIR to the data directory of a mesh")
     with up_lock(settings.up_lock_path):
-        if settings.database_url is not None:
-            raise Precondition(
-                "REBUILD_NEEDS_SQLITE",
-                "what follows from a journal is made again while nobody writes, which only the lock of SQLite proves:"
-                " unset SKYAGENT_DATABASE_URL to rebuild the data folder",
-            )
         async with open_database(settings.journal_path) as database:
             yield database
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+LEFT_OUT = ("__init__", "append_postgres")
+"""Of a package that only names things there is nothing to mutate; a server for each mutant takes too long."""
+WITHOUT = "not postgres"
+"""The tests, as pytest's -k has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,7 @@ class Area:
 
     def sources(self) -> dict[str, Path]:
         """The files of the modules, by the name they are imported under; a package that only names things has none."""
-        paths = (path for pattern in self.modules for path in sorted(ROOT.glob(pattern)) if path.stem != "__init__")
+        paths = (path for pattern in self.modules for path in sorted(ROOT.glob(pattern)) if path.stem not in LEFT_OUT)
         return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
 
     def test_files(self) -> list[str]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from tests.mutation.areas import ROOT, Area
+from tests.mutation.areas import ROOT, WITHOUT, Area
 from tests.mutation.spots import Spot, mutate
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ def run_tests(files: Iterable[str], folder: Path, plugin: object) -> int:
         suppress_health_check=tuple(hypothesis.HealthCheck),  # being traced on a busy machine is slow
         phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),  # it fails or it does not: nobody reads how
     )
-    hypothesis.settings.load_profile("few")
-    options = ("-x", "-q", "--assert=plain", "--timeout=0", "-p", "no:cacheprovider", f"--rootdir={ROOT}")
+    options = ["-k", WITHOUT, "-x", "-q", "--assert=plain", "--timeout=0", "-p", "no:cacheprovider"]
+    options += ["--hypothesis-profile=few", f"--rootdir={ROOT}"]
     return int(pytest.main([*options, f"--basetemp={folder}/t", *files], plugins=[plugin]))
 
 

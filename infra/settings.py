@@ -97,7 +97,10 @@ class BrowserSettings(_Part):
 
 
 class EgressSettings(_Part):
-    """What sessions may reach: host names, "*.example.com" for every name below, besides what a mission declares."""
+    """What sessions may reach besides what a mission declares.
+
+    Host names, with their port unless it is 80 or 443; "*.example.com" for every name below.
+    """
 
     allow: tuple[str, ...] = ()
 

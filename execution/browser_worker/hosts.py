@@ -10,6 +10,8 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 _PORTS: Final = {"http": 80, "https": 443}
+#: What a host without a port stands for, as in the contract; a connection has a port and no scheme.
+_OWN_PORTS: Final = tuple(_PORTS.values())
 #: What a page may show in a frame without any network; never an address to navigate to.
 _LOCAL: Final = r"about:|data:|blob:"
 #: Names that nobody can register: whoever resolves them is this machine, or the network that it stands in.
@@ -19,10 +21,10 @@ _OWN_NAMES: Final = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 @dataclass(frozen=True, slots=True)
 class _Pattern:
     host: str
-    port: int | None
+    ports: tuple[int, ...]
 
     def matches(self, host: str, port: int) -> bool:
-        if self.port not in (None, port):
+        if port not in self.ports:
             return False
         below = host.endswith(self.host[1:]) and host != self.host[2:]
         return below if self.host.startswith("*.") else host == self.host
@@ -30,7 +32,7 @@ class _Pattern:
 
 @dataclass(frozen=True, slots=True)
 class HostList:
-    """Hosts as an assignment names them: "example.com", "*.example.com" (names below), "127.0.0.1:8000" (one port)."""
+    """Hosts as a mission names them: "example.com" (80 and 443), "127.0.0.1:8000", "*.example.com" (names below it)."""
 
     patterns: tuple[str, ...]
 
@@ -52,7 +54,8 @@ class HostList:
         if any(_pattern(text).matches(_canonical(host), port) for text in self.patterns):
             return ""
         allowed = ", ".join(self.patterns) or "none"
-        return f"host {host!r} is not among the hosts that this mission may reach ({allowed})"
+        fix = "name it so in allowed_hosts if it should be"
+        return f"host {_place(host, port)!r} is not among the hosts that this mission may reach ({allowed}); {fix}"
 
     def outside(self) -> re.Pattern[str]:
         """Matches every address that may not be requested, also by a page itself (WebSockets included)."""
@@ -85,7 +88,12 @@ def _split(url: str) -> SplitResult | None:
 def _pattern(text: str) -> _Pattern:
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::(\d+))?", text)
     host, _, port = (bracketed[1], "", bracketed[2] or "") if bracketed else text.partition(":")
-    return _Pattern(_canonical(host), int(port) if port.isdecimal() else None)
+    return _Pattern(_canonical(host), (int(port),) if port.isdecimal() else _OWN_PORTS)
+
+
+def _place(host: str, port: int) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return name if port in _OWN_PORTS else f"{name}:{port}"
 
 
 def _canonical(host: str) -> str:
@@ -102,7 +110,8 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 def _regex(pattern: _Pattern) -> str:
     # A user name before the host ("http://good@evil") never matches: "@" is not in the expression.
-    host, port = pattern.host, pattern.port
+    host = pattern.host
     name = rf"\[{re.escape(host)}\]" if ":" in host else re.escape(host)
     name = rf"(?:[a-z0-9_-]+\.)+{re.escape(host[2:])}" if host.startswith("*.") else name
-    return name + (r"(?::\d+)?" if port is None else rf"(?::{port})?" if port in _PORTS.values() else f":{port}")
+    port = f":(?:{'|'.join(map(str, pattern.ports))})"
+    return name + (f"(?:{port})?" if pattern.ports[0] in _OWN_PORTS else port)

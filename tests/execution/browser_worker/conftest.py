@@ -19,8 +19,8 @@ async def site() -> AsyncGenerator[Site]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[BrowserExecutor]:
-    async with executing(tmp_path_factory.mktemp("browser")) as executor:
+async def browser(tmp_path_factory: pytest.TempPathFactory, site: Site) -> AsyncGenerator[BrowserExecutor]:
+    async with executing(tmp_path_factory.mktemp("browser"), url=site.url) as executor:
         yield executor
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Final, TypedDict, Unpack
+from urllib.parse import urlsplit
 
 from playwright.async_api import Page
 
@@ -25,7 +26,6 @@ from skyagent.execution.v1.effect_pb2 import EFFECT_CLASS_IDEMPOTENT, EFFECT_CLA
 READ: Final = EFFECT_CLASS_READ
 IDEMPOTENT: Final = EFFECT_CLASS_IDEMPOTENT
 ONCE: Final = EFFECT_CLASS_ONCE
-HOSTS: Final = ("127.0.0.1",)
 _ROUTINE: Final = {
     "navigate",
     "go_back",
@@ -106,14 +106,22 @@ class Blobs:
 
 @dataclass
 class Hands:
-    """Does actions in one session of one run."""
+    """Does actions in one session of one run, which may reach the host of `url` unless it is given others."""
 
     executor: BrowserExecutor
     url: str = ""
     run_id: str = field(default_factory=lambda: f"RUN{next(_runs):04}")
-    hosts: tuple[str, ...] = HOSTS
+    hosts: tuple[str, ...] | None = None
     blobs: Blobs = field(default_factory=Blobs)
     deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.hosts is None:
+            self.may_reach(self.url)
+
+    def may_reach(self, *urls: str) -> None:
+        """The hosts of these addresses, each with its port, and no other."""
+        self.hosts = tuple(host_of(url) for url in urls)
 
     @property
     def page(self) -> Page:
@@ -124,7 +132,7 @@ class Hands:
         return await self.execute(self.action(effect_class, **action))
 
     async def execute(self, action: Action) -> Outcome:
-        assignment = Assignment(self.run_id, "STEP", 1, action, "acme", self.hosts, self.deadline)
+        assignment = Assignment(self.run_id, "STEP", 1, action, "acme", self.hosts or (), self.deadline)
         return await self.executor.execute(assignment, self.blobs, lambda _: None)
 
     async def batch(self, *actions: Action) -> Outcome:
@@ -148,6 +156,10 @@ class Hands:
         return await self.do(fill_form=pb.FillFormAction(fields=fields(values)))
 
 
+def host_of(url: str) -> str:
+    return urlsplit(url).netloc
+
+
 def located(**locator: Unpack[Locating]) -> pb.Target:
     return pb.Target(locator=pb.Locator(**locator))
 
@@ -162,10 +174,10 @@ def status(outcome: Outcome) -> str:
 
 @asynccontextmanager
 async def executing(
-    directory: Path, *, executable: Path | None = None, idle_limit: float = 900.0
+    directory: Path, *, url: str = "", executable: Path | None = None, idle_limit: float = 900.0
 ) -> AsyncGenerator[BrowserExecutor]:
     clock = SystemClock()
-    bound = {"bound": Secret("only-there", ("elsewhere.example",)), "here": Secret("only-here", ("127.0.0.1",))}
+    bound = {"bound": Secret("only-there", ("elsewhere.example",)), "here": Secret("only-here", (host_of(url),))}
     secrets = MappingSecrets({"password": Secret("hunter22"), **bound})
     config = BrowserConfig(directory, executable, patience=0.6, idle_limit=idle_limit, largest_download=100_000)
     async with BrowserExecutor(config, secrets, clock, system_ids(clock)) as executor:

@@ -191,16 +191,20 @@ async def test_without_a_dialog_there_is_none_to_answer(hands: Hands) -> None:
 @pytest.mark.parametrize(
     ("frame", "button", "said"), [("same", "Inner", "inner-clicked"), ("cross", "Cross", "cross-clicked")]
 )
-async def test_elements_in_frames_are_clicked_where_they_are(hands: Hands, frame: str, button: str, said: str) -> None:
-    hands.hosts = ("127.0.0.1", "localhost")
+async def test_elements_in_frames_are_clicked_where_they_are(
+    hands: Hands, site: Site, frame: str, button: str, said: str
+) -> None:
+    hands.may_reach(site.url, site.other)
     await hands.go("/frames")
     outcome = await hands.click(role="button", name=button)
     assert status(outcome) == "OK", outcome.message
     assert said in (await hands.look()).text
 
 
-async def test_an_element_in_a_frame_of_another_site_in_a_frame_of_another_site_is_clicked(hands: Hands) -> None:
-    hands.hosts = ("127.0.0.1", "localhost")
+async def test_an_element_in_a_frame_of_another_site_in_a_frame_of_another_site_is_clicked(
+    hands: Hands, site: Site
+) -> None:
+    hands.may_reach(site.url, site.other)
     await hands.go("/frames")
     outcome = await hands.click(role="button", name="Nested")
     assert status(outcome) == "OK", outcome.message
@@ -255,7 +259,6 @@ async def test_a_batch_stops_at_the_first_surprise_and_tells_the_effect_of_the_c
 
 async def test_a_batch_stops_when_the_page_changes_unasked(hands: Hands) -> None:
     await hands.go("/popup")
-    hands.hosts = ("127.0.0.1",)
     leave = hands.action(IDEMPOTENT, click=pb.ClickAction(target=located(role="link", name="Open")))
     outcome = await hands.batch(leave, hands.action(READ, observe=pb.ObserveAction()))
     assert (len(outcome.batch.outcomes), outcome.status, outcome.reason) == (

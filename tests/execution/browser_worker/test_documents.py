@@ -80,7 +80,9 @@ async def test_a_page_loads_nothing_from_a_host_out_of_bounds(hands: Hands, site
 
 
 async def test_an_address_where_nobody_listens_is_a_network_error(hands: Hands, closed_port: int) -> None:
-    outcome = await hands.go(f"http://127.0.0.1:{closed_port}/")
+    url = f"http://127.0.0.1:{closed_port}/"
+    hands.may_reach(url)
+    outcome = await hands.go(url)
     assert status(outcome) == "NETWORK_ERROR"
     assert "Connection refused" in outcome.message
 

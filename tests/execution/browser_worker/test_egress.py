@@ -83,6 +83,7 @@ async def test_nothing_that_a_page_can_do_reaches_a_host_out_of_bounds(
     hands: Hands, neighbour: Neighbour, page: str
 ) -> None:
     here = f"http://127.0.0.1:{neighbour.port}"
+    hands.may_reach(here)
     await hands.go(f"{here}/{page}")
     async with asyncio.timeout(10):
         await neighbour.tried.wait()
@@ -92,8 +93,9 @@ async def test_nothing_that_a_page_can_do_reaches_a_host_out_of_bounds(
 
 
 async def test_the_same_page_reaches_a_host_within_bounds(hands: Hands, neighbour: Neighbour) -> None:
-    hands.hosts = ("127.0.0.1", "localhost")
-    await hands.go(f"http://127.0.0.1:{neighbour.port}/img")
+    here = f"http://127.0.0.1:{neighbour.port}"
+    hands.may_reach(here, f"http://localhost:{neighbour.port}")
+    await hands.go(f"{here}/img")
     assert neighbour.strayed == ["GET /img"]
 
 
@@ -104,8 +106,9 @@ async def test_a_name_that_leads_to_this_machine_is_refused_with_the_reason(
         return ["127.0.0.1"]
 
     monkeypatch.setattr(egress_module, "_addresses", rebound)
-    hands.hosts = ("shop.example",)
-    outcome = await hands.go(f"http://shop.example:{neighbour.port}/plain")
+    shop = f"http://shop.example:{neighbour.port}"
+    hands.may_reach(shop)
+    outcome = await hands.go(f"{shop}/plain")
     assert status(outcome) == "POLICY_DENIED"
     assert "shop.example leads to 127.0.0.1" in outcome.message
     assert neighbour.strayed == []
@@ -143,7 +146,9 @@ async def _forgetful(page: bytes) -> AsyncGenerator[Forgetful]:
 @pytest.mark.parametrize("ahead", [b"", b"<link rel=preconnect href=/>"], ids=["kept", "opened ahead"])
 async def test_a_post_that_nobody_answers_is_sent_once_and_its_effect_is_unknown(hands: Hands, ahead: bytes) -> None:
     async with _forgetful(ahead + b"<form method=post><input name=a value=1><button>Save</button></form>") as server:
-        await hands.go(f"http://127.0.0.1:{server.port}/")
+        here = f"http://127.0.0.1:{server.port}/"
+        hands.may_reach(here)
+        await hands.go(here)
         click = pb.ClickAction(target=located(role="button", name="Save"), expect_navigation=True)
         outcome = await hands.do(ONCE, click=click)
     assert server.posts == 1
@@ -170,12 +175,13 @@ async def _through(hosts: tuple[str, ...], host: str, port: int) -> AsyncGenerat
     ("host", "code"), [("127.0.0.1", 0), ("[127.0.0.1]", 0), ("localhost", 2), ("nowhere.invalid", 2)]
 )
 async def test_only_hosts_of_the_list_are_dialled(neighbour: Neighbour, host: str, code: int) -> None:
-    async with _through(("127.0.0.1",), host, neighbour.port) as (answer, _, _):
+    async with _through((f"127.0.0.1:{neighbour.port}",), host, neighbour.port) as (answer, _, _):
         assert answer == code
 
 
-async def test_a_port_that_is_not_of_the_list_is_not_dialled(neighbour: Neighbour) -> None:
-    async with _through((f"127.0.0.1:{neighbour.port + 1}",), "127.0.0.1", neighbour.port) as (answer, _, _):
+@pytest.mark.parametrize("listed", ["127.0.0.1:1", "127.0.0.1:80", "127.0.0.1"])
+async def test_a_port_that_is_not_of_the_list_is_not_dialled(neighbour: Neighbour, listed: str) -> None:
+    async with _through((listed,), "127.0.0.1", neighbour.port) as (answer, _, _):
         assert answer == 2
 
 
@@ -187,6 +193,6 @@ async def test_what_is_encrypted_passes_as_it_is() -> None:
     sent = b"\x16\x03\x01POST / HTTP/1.1\r\n" + bytes(300_000)
     async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with _through(("127.0.0.1",), "127.0.0.1", port) as (_, reader, writer):
+        async with _through((f"127.0.0.1:{port}",), "127.0.0.1", port) as (_, reader, writer):
             writer.write(sent)
             assert await reader.read(-1) == sent[:300_000]

@@ -7,7 +7,7 @@ import pytest
 from skyagent.execution.v1 import browser_pb2 as pb
 from skyagent.execution.v1.action_pb2 import OUTCOME_STATUS_OK, OUTCOME_STATUS_REFUSED
 from skyagent.execution.v1.effect_pb2 import EFFECT_NONE
-from tests.execution.browser_worker.hands import READ, Hands, fields, located, status
+from tests.execution.browser_worker.hands import READ, Hands, fields, host_of, located, status
 from tests.execution.browser_worker.site import Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -131,8 +131,8 @@ async def test_a_page_hears_of_what_was_filled_as_if_it_were_typed(hands: Hands)
     assert "\nparrot\n" in (await hands.look()).text
 
 
-async def test_fields_in_frames_are_filled(hands: Hands) -> None:
-    hands.hosts = ("127.0.0.1", "localhost")
+async def test_fields_in_frames_are_filled(hands: Hands, site: Site) -> None:
+    hands.may_reach(site.url, site.other)
     await hands.go("/frames")
     outcome = await hands.fill_form({"inside": "one", "across": "two"})
     assert [each.value for each in outcome.browser.fields] == ["one", "two"]
@@ -177,8 +177,10 @@ async def test_a_secret_of_another_host_is_refused(hands: Hands) -> None:
 
 
 @pytest.mark.parametrize(("field", "typed"), [("inside", True), ("across", False)])
-async def test_a_secret_of_a_page_is_not_for_a_frame_of_another_host(hands: Hands, field: str, *, typed: bool) -> None:
-    hands.hosts = ("127.0.0.1", "localhost")
+async def test_a_secret_of_a_page_is_not_for_a_frame_of_another_host(
+    hands: Hands, site: Site, field: str, *, typed: bool
+) -> None:
+    hands.may_reach(site.url, site.other)
     await hands.go("/frames")
     filled = await hands.fill_form({field: "{{secret:here}}"})
     target = located(field=field)
@@ -187,7 +189,7 @@ async def test_a_secret_of_a_page_is_not_for_a_frame_of_another_host(hands: Hand
     unnamed = await hands.do(type=pb.TypeAction(text="{{secret:here}}"))
     for outcome in (filled, by_key, unnamed):
         assert (outcome.status == OUTCOME_STATUS_OK) is typed, outcome
-        assert "bound to 127.0.0.1" in outcome.message or typed
+        assert f"bound to {host_of(site.url)}" in outcome.message or typed
 
 
 async def test_an_unknown_secret_is_refused_with_the_setting_to_make(hands: Hands) -> None:

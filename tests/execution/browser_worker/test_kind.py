@@ -14,7 +14,7 @@ from skyagent.execution.v1.action_pb2 import OUTCOME_STATUS_OK, Action
 from skyagent.execution.v1.worker_service_pb2 import Capabilities
 from tests.execution.actors import settings as worker_settings
 from tests.execution.actors import working
-from tests.execution.browser_worker.hands import READ, Hands, status
+from tests.execution.browser_worker.hands import READ, Hands, host_of, status
 from tests.execution.browser_worker.site import serving
 from tests.execution.control_plane import assign, control_plane, step_key
 
@@ -33,12 +33,13 @@ async def test_settings_name_hosts_for_every_mission_and_the_environment_names_s
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKYAGENT_SECRET_WORD", "open sesame")
-    settings = Settings(data_dir=tmp_path, egress=EgressSettings(allow=("127.0.0.1",)))
-    async with serving() as site, executor(settings, tmp_path / "worker", clock=SystemClock()) as browser:
-        hands = Hands(browser, site.url, hosts=())
-        await hands.go("/echo")
-        filled = await hands.fill_form({"word": "{{secret:word}}"})
-        environment = environment_of(browser.inventory().processes[0].pid)
+    async with serving() as site:
+        settings = Settings(data_dir=tmp_path, egress=EgressSettings(allow=(host_of(site.url),)))
+        async with executor(settings, tmp_path / "worker", clock=SystemClock()) as browser:
+            hands = Hands(browser, site.url, hosts=())
+            await hands.go("/echo")
+            filled = await hands.fill_form({"word": "{{secret:word}}"})
+            environment = environment_of(browser.inventory().processes[0].pid)
     assert (status(filled), filled.browser.fields[0].matches) == ("OK", True)
     assert b"open sesame" not in environment
     assert b"SKYAGENT_MARKER" in environment
@@ -51,7 +52,7 @@ async def test_a_real_worker_brings_an_assignment_to_the_page_and_the_evidence_b
         await link.next("credit")
         navigate = pb.BrowserAction(session_id="main", navigate=pb.NavigateAction(url=f"{site.url}/form"))
         asked = assign(step_key(), Action(effect_class=READ, browser=navigate))
-        asked.allowed_hosts.append("127.0.0.1")
+        asked.allowed_hosts.append(host_of(site.url))
         link.assign(asked)
         outcome = (await link.result()).outcome
     assert (outcome.status, outcome.browser.observation.title) == (OUTCOME_STATUS_OK, "Invoice")

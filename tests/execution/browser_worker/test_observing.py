@@ -125,7 +125,7 @@ async def test_a_subtree_is_one_element_and_what_is_in_it(hands: Hands) -> None:
 
 
 async def test_frames_of_the_same_and_of_other_sites_stand_under_their_elements(hands: Hands, site: Site) -> None:
-    hands.hosts = ("127.0.0.1", "localhost")
+    hands.may_reach(site.url, site.other)
     await hands.go("/frames")
     await hands.do(wait_for=pb.WaitForAction(text="nested-text"))
     text = (await hands.look()).text

@@ -39,7 +39,12 @@ LISTED = HostList(("example.com", "*.wild.test", "127.0.0.1:8000", "[::1]:8000")
     ("url", "allowed"),
     [
         ("http://example.com", True),
-        ("https://EXAMPLE.com:444/x?y#z", True),
+        ("https://EXAMPLE.com:443/x?y#z", True),
+        ("http://example.com:80", True),
+        ("http://a.wild.test:443/", True),
+        ("https://example.com:444/", False),
+        ("http://example.com:8080/", False),
+        ("http://a.wild.test:8080/", False),
         ("http://a.wild.test/", True),
         ("http://a.b.wild.test/", True),
         ("http://127.0.0.1:8000/", True),
@@ -70,11 +75,17 @@ def test_a_host_is_allowed_by_its_exact_name(url: str, *, allowed: bool) -> None
         assert (LISTED.outside().match(url.lower()) is None) is allowed
 
 
-@given(st.text(alphabet="abc.-:/@#?\\", max_size=20))
+@given(st.text(alphabet="abc048.-:/@#?\\", max_size=20))
 def test_nothing_is_requested_that_would_be_refused(rest: str) -> None:
     url = f"http://example.com{rest}"
     if LISTED.refusal(url):
         assert LISTED.outside().match(url)
+
+
+def test_a_refusal_names_the_port_that_has_to_be_listed() -> None:
+    assert "'example.com:8080' is not among" in LISTED.refusal("http://example.com:8080/")
+    assert "'[::2]:8000' is not among" in LISTED.refusal("http://[::2]:8000/")
+    assert "'other.test' is not among" in LISTED.refusal("https://other.test/")
 
 
 def test_with_no_hosts_nothing_is_allowed() -> None:
@@ -151,9 +162,9 @@ def test_what_is_scrubbed_holds_no_secret_and_loses_nothing_else(value: str, oth
 
 
 def test_a_bound_secret_goes_only_where_it_is_bound_to() -> None:
-    for origin in ("http://a.test", "https://b.test:8443", "http://127.0.0.1:8000"):
+    for origin in ("http://a.test", "https://b.test", "http://127.0.0.1:8000"):
         assert vault().resolve("{{secret:bound}}", origin) == "abcd"
-    for origin in ("http://c.test", "http://127.0.0.1:8001", "null"):
+    for origin in ("http://c.test", "https://b.test:8443", "http://127.0.0.1:8001", "null"):
         with pytest.raises(Refused, match=r"bound to a\.test, b\.test, 127\.0\.0\.1:8000"):
             vault().resolve("{{secret:bound}}", origin)
 

@@ -1046,7 +1046,7 @@ export type Assign = Message<"skyagent.execution.v1.Assign"> & {
   tenant: string;
 
   /**
-   * Hosts that the mission may reach; "*.example.com" matches names below example.com.
+   * Hosts that the mission may reach, with port unless it is 80 or 443; "*.example.com" matches names below example.com.
    *
    * @generated from field: repeated string allowed_hosts = 8;
    */
@@ -1109,7 +1109,7 @@ export type AssignJson = {
   tenant?: string;
 
   /**
-   * Hosts that the mission may reach; "*.example.com" matches names below example.com.
+   * Hosts that the mission may reach, with port unless it is 80 or 443; "*.example.com" matches names below example.com.
    *
    * @generated from field: repeated string allowed_hosts = 8;
    */

@@ -563,7 +563,7 @@ class Assign(_message.Message):
 
     @_builtins.property
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Hosts that the mission may reach; "*.example.com" matches names below example.com."""
+        """Hosts that the mission may reach, with port unless it is 80 or 443; "*.example.com" matches names below example.com."""
 
     def __init__(
         self,

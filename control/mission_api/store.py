@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import sqlalchemy as sa
 
 from control.journal.schema import runs
-from infra.db import Database, metadata
+from infra.db import Database, insert_absent, metadata
 from skyagent.mission.v1.mission_pb2 import Mission, MissionSpec
 
 # What was asked is truth; only current_run_id and run_count follow from the journals.
@@ -75,10 +75,8 @@ class MissionStore:
         """Write a mission that has no run yet; a known request_id returns the mission that exists."""
 
         def write(connection: sa.Connection) -> MissionRow:
-            known = _by_request(connection, row.tenant, row.request_id)
-            if known is None:
-                connection.execute(inserted(row))
-            return known or row
+            insert_absent(connection, missions, [asdict(row)])
+            return _by_request(connection, row.tenant, row.request_id) or row
 
         return await self._database.transact(write)
 

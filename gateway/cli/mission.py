@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from control.core.facts import host_of
 from gateway.client import Services
 from infra.errors import InvalidArgument, Violation
 from skyagent.artifact.v1 import artifact_service_pb2 as artifacts
@@ -68,10 +69,16 @@ async def spec_of(wish: Wish, services: Services) -> pb.MissionSpec:
         inputs=[pb.Input(name=name, value=value) for name, value in wish.inputs.items()],
         files=files,
         runtime=pb.Runtime.Value(f"RUNTIME_{wish.runtime.upper()}"),
-        allowed_hosts=wish.allowed_hosts,
+        allowed_hosts=allowed_hosts(wish),
         limits=pb.Limits(approve_above_cents=cents(wish.approve_above)) if wish.approve_above else None,
         dry_run=wish.dry_run,
     )
+
+
+def allowed_hosts(wish: Wish) -> tuple[str, ...]:
+    """Hosts that were named, and the site's own; none means the site's own alone."""
+    own = host_of(wish.inputs.get("site", ""))
+    return (*((own,) if own else ()), *wish.allowed_hosts) if wish.allowed_hosts else ()
 
 
 def cents(text: str) -> int:

@@ -44,7 +44,9 @@ def run(  # noqa: PLR0913, PLR0917 - these are the options
         list[str], typer.Option("--set", help="INPUT=VALUE of the template; may hold {{secret:name}}.")
     ] = [],  # noqa: B006
     runtime: Annotated[Runtime, typer.Option(help="Where to act.")] = Runtime.AUTO,
-    allow_host: Annotated[list[str], typer.Option(help="Host that may be reached besides the site's own.")] = [],  # noqa: B006
+    allow_host: Annotated[
+        list[str], typer.Option(help="Host (with :PORT unless 80 or 443) that may be reached besides the site's.")
+    ] = [],  # noqa: B006
     approve_above: Annotated[str, typer.Option(help="Ask a person before an amount above this is submitted.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and judge every step, touch nothing.")] = False,  # noqa: FBT002
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow the run to its end.")] = True,  # noqa: FBT002

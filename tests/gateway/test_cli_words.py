@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.exits import Exit, exit_of
-from gateway.cli.mission import cents, named_values, split_inputs
+from gateway.cli.mission import Wish, allowed_hosts, cents, named_values, split_inputs
 from gateway.cli.outcome import exit_of_run
 from infra.errors import (
     Conflict,
@@ -64,6 +64,21 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -
         file.truncate(17 * 1024 * 1024)
     with pytest.raises(InvalidArgument, match="split it"):
         split_inputs([str(large)])
+
+
+@pytest.mark.parametrize(
+    ("site", "named", "allowed"),
+    [
+        ("http://127.0.0.1:8000/admin", (), ()),
+        ("http://127.0.0.1:8000/admin", ("cdn.example",), ("127.0.0.1:8000", "cdn.example")),
+        ("", ("cdn.example",), ("cdn.example",)),
+    ],
+)
+def test_hosts_that_are_named_come_beside_the_sites_own(
+    site: str, named: tuple[str, ...], allowed: tuple[str, ...]
+) -> None:
+    wish = Wish("self_test", "", {}, {"site": site}, "auto", named, "", dry_run=False)
+    assert allowed_hosts(wish) == allowed
 
 
 def test_a_value_may_hold_an_equals_sign() -> None:

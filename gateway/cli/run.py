@@ -45,7 +45,7 @@ def run(  # noqa: PLR0913, PLR0917 - these are the options
     ] = [],  # noqa: B006
     runtime: Annotated[Runtime, typer.Option(help="Where to act.")] = Runtime.AUTO,
     allow_host: Annotated[
-        list[str], typer.Option(help="Host (with :PORT unless 80 or 443) that may be reached besides the site's.")
+        list[str], typer.Option(help="Host (:PORT unless 80 or 443) to be reached besides the site's.")
     ] = [],  # noqa: B006
     approve_above: Annotated[str, typer.Option(help="Ask a person before an amount above this is submitted.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and judge every step, touch nothing.")] = False,  # noqa: FBT002

@@ -15,6 +15,7 @@ from control.journal import (
     ApprovalUse,
     Command,
     CommandReceipt,
+    Projection,
     RunHead,
     StaleHead,
 )
@@ -45,6 +46,17 @@ async def test_a_question_is_open_from_the_commit_of_the_event_that_asks(world: 
     assert (question.status, question.run_id, question.tenant) == (ApprovalStatus.PENDING, run.run_id, TENANT)
     assert (question.requested_seq, question.requested_ms) == (run.head_seq, world.clock.now_ms())
     assert (question.body, question.decided_by, question.consumed_by) == (b"may I?", None, None)
+
+
+async def test_a_run_that_ends_closes_its_own_open_questions_and_no_others(world: World) -> None:
+    run, other = await world.owned(), await world.owned()
+    run, granted = await asked(world, run)
+    run, still_open = await asked(world, run)
+    _, of_other = await asked(world, other)
+    await decide(world, granted, GRANTED)
+    await world.journal.append(replace(world.result(run), projection=Projection("SUCCEEDED", b"", terminal=True)))
+    statuses = [(await world.journal.approval(each.approval_id)).status for each in (granted, still_open, of_other)]
+    assert statuses == [GRANTED, EXPIRED, ApprovalStatus.PENDING]
 
 
 async def test_a_refused_append_asks_nothing(world: World) -> None:

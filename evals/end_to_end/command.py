@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,13 @@ class Started(BaseModel):
 
     mission_id: str
     run_id: str
+
+
+async def ended(child: asyncio.subprocess.Process) -> None:
+    """Ends a process that nobody waits for any more, also when it has just ended by itself."""
+    with suppress(ProcessLookupError):
+        child.kill()
+    await child.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +85,7 @@ class Skyagent:
         try:
             output, errors = await child.communicate()
         except asyncio.CancelledError:
-            child.kill()
-            await child.wait()
+            await ended(child)
             raise
         if not output:
             raise Internal("COMMAND_FAILED", f"skyagent {arguments[0]}: {errors.decode().strip()}")

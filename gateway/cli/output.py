@@ -47,8 +47,8 @@ def print_list(
             print_message(message)
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):  # the first one is an id, which people copy
+        table.add_column(column, overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in row))
     console.print(table if table.row_count else "[dim]nothing yet[/dim]")

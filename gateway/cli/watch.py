@@ -45,6 +45,7 @@ class Watch:
     answers: Answers
     folded: RunFold = field(default_factory=RunFold)
     asked: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, asyncio.Task[None]])
+    one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def to_the_end(self, *, json_lines: bool) -> Exit:
         """Until the run ends, or can only go on by a person whom nobody here speaks for."""
@@ -94,17 +95,23 @@ class Watch:
         return answer.run.seq == self.folded.state.seq
 
     async def _answer(self, approval: st.ApprovalRecord, shown: Screen) -> None:
+        """Questions wait for each other: there is one keyboard, and a `y` must belong to the question that is shown."""
+        async with self.one_at_a_time:
+            if await self._still_open(approval):
+                await self._decide(approval, granted=await self._granted(approval, shown))
+
+    async def _still_open(self, approval: st.ApprovalRecord) -> bool:
         """A question of the past was answered long ago, and one may be answered elsewhere while it stands here."""
         wanted = approvals.GetApprovalRequest(approval_id=approval.approval_id)
         current = await patiently(lambda: self.services.approvals.GetApproval(wanted), self.clock)
-        if current.approval.record.state != ev.APPROVAL_STATE_PENDING:
-            return
-        granted = self.answers is Answers.YES
-        if self.answers is Answers.PERSON:
-            with shown.quiet(self.folded):
-                show_question(console, approval)
-                granted = await yes_or_no(console, "Approve this once?")
-        await self._decide(approval, granted=granted)
+        return current.approval.record.state == ev.APPROVAL_STATE_PENDING
+
+    async def _granted(self, approval: st.ApprovalRecord, shown: Screen) -> bool:
+        if self.answers is Answers.YES:
+            return True
+        with shown.quiet(self.folded):
+            show_question(console, approval)
+            return await yes_or_no(console, "Approve this once?")
 
     async def _decide(self, approval: st.ApprovalRecord, *, granted: bool) -> None:
         decision = ev.APPROVAL_STATE_GRANTED if granted else ev.APPROVAL_STATE_DENIED

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from evals.end_to_end.mesh import Stage
+from evals.end_to_end.mesh import Question, Stage
 from evals.end_to_end.scene import Row, Scene
 from infra.clock import Clock
 
 REDRAWS_PER_S = 8
+WIDE = 100
+"""Columns of a terminal from which on the supplier has room."""
+HEADER_LINES = 1
 COLOURS = {
     Stage.WAITING: "dim",
     Stage.ENTERING: "blue",
@@ -46,9 +49,13 @@ class Frame:
         self._clock = clock
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from (self._headline(), self._records(), self._processes())
-        if self._scene.question is not None:
-            yield self._question(self._scene.question.summary, self._scene.question.reasons)
+        # What lies below the last line of the terminal is never seen: the question comes first, the table gives way.
+        question = self._scene.question
+        above = (self._headline(),) if question is None else (self._question(question), self._headline())
+        processes = self._processes()
+        taken = sum(len(console.render_lines(block, options)) for block in (*above, processes))
+        records = self._records(options.size.height - taken - HEADER_LINES, wide=options.max_width >= WIDE)
+        yield from (*above, *records, processes)
 
     def _headline(self) -> Text:
         done = sum(row.record.stage is Stage.DONE for row in self._scene.rows.values())
@@ -58,21 +65,30 @@ class Frame:
             f"[dim]{elapsed:5.1f} s · run {self._scene.phase} · {self._scene.events} events · {self._scene.page}[/]"
         )
 
-    def _records(self) -> Table:
+    def _records(self, room: int, *, wide: bool) -> tuple[RenderableType, ...]:
+        """Every record, or in fewer lines those that are not verified and how many are left out."""
+        rows = list(self._scene.rows.values())
+        if len(rows) <= room:
+            return (self._table(rows, wide=wide),)
+        unverified = [row for row in rows if row.record.stage is not Stage.DONE]
+        shown = unverified[: max(room - 1, 0)]
+        rest = f"{len(rows) - len(unverified)} verified"
+        if hidden := len(unverified) - len(shown):
+            rest += f", {hidden} more"
+        return self._table(shown, wide=wide), Text(rest, style="dim")
+
+    def _table(self, rows: Sequence[Row], *, wide: bool) -> Table:
         table = Table(box=None, pad_edge=False, expand=False, header_style="dim")
         table.add_column("invoice", no_wrap=True)
-        table.add_column("supplier", max_width=32)
+        if wide:
+            table.add_column("supplier", max_width=32)
         table.add_column("amount", justify="right", no_wrap=True)
         table.add_column("now", no_wrap=True, min_width=11)
         table.add_column("what happened to it", min_width=24)
-        for row in self._scene.rows.values():
-            table.add_row(
-                row.invoice.number,
-                row.invoice.supplier,
-                f"{row.invoice.amount:,} {row.invoice.currency}",
-                stage(row),
-                Text(" · ".join(row.marks) or row.record.detail, style="yellow" if row.marks else "dim"),
-            )
+        for row in rows:
+            supplier = (one_line(row.invoice.supplier),) if wide else ()
+            amount = f"{row.invoice.amount:,} {row.invoice.currency}"
+            table.add_row(row.invoice.number, *supplier, amount, stage(row), happened(row))
         return table
 
     def _processes(self) -> Text:
@@ -83,9 +99,10 @@ class Frame:
             line.append("  ")
         return line
 
-    def _question(self, summary: str, reasons: tuple[str, ...]) -> Panel:
-        body = Group(Text(summary, style="bold"), *(Text(reason) for reason in reasons))
-        return Panel(body, title="A person must answer", subtitle="y = yes   N = no", border_style="cyan")
+    def _question(self, question: Question) -> Panel:
+        body = Group(Text(question.summary, style="bold"), *(Text(reason) for reason in question.reasons))
+        # The keys stand in the first line, so that a question of any length cannot push them off the screen.
+        return Panel(body, title="A person must answer:  y = yes   N = no", border_style="cyan")
 
 
 class LiveScreen:
@@ -121,6 +138,16 @@ class PlainScreen:
     def _line(self, text: str) -> None:
         elapsed = self._clock.monotonic() - self._scene.began
         self._console.print(f"[dim]{elapsed:6.1f} s[/]  {text}", highlight=False, soft_wrap=True)
+
+
+def one_line(text: str, style: str = "") -> Text:
+    """A text that is cut where its column ends. Columns that are no_wrap would all shrink alike, the numbers too."""
+    return Text(" ".join(text.split()), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def happened(row: Row) -> Text:
+    """What was done to the record, else what the mesh says of it."""
+    return one_line(" · ".join(row.marks) or row.record.detail, "yellow" if row.marks else "dim")
 
 
 def stage(row: Row) -> Text:

@@ -23,8 +23,8 @@ def scene(invoices: tuple[Invoice, ...]) -> Scene:
     return scene_for(invoices, "Django's admin", began=0.0)
 
 
-def drawn(scene: Scene, width: int = 140) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+def drawn(scene: Scene, width: int = 140, height: int = 45) -> str:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
     with console.capture() as captured:
         console.print(Frame(scene, ManualClock()))
     return captured.get()
@@ -75,6 +75,46 @@ def test_the_frame_fits_a_terminal_of_a_hundred_columns(scene: Scene) -> None:
     lines = drawn(scene, width=100).splitlines()
     assert max(len(line) for line in lines) <= 100
     assert number in "\n".join(lines)
+
+
+@pytest.mark.parametrize("now", Stage)
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 45)])
+def test_the_keys_of_a_long_question_are_on_the_screen_and_the_frame_fits_it(
+    scene: Scene, width: int, height: int, now: Stage
+) -> None:
+    numbers = list(scene.rows)
+    scene.page = "http://127.0.0.1:43210/"
+    scene.see(dict.fromkeys(Part, 4194304))
+    scene.hear(Progress("RUNNING", dict.fromkeys(numbers, Record(now, "a detail that goes on " * 9)), events=1234))
+    scene.lied(Save(1, "/", {"number": numbers[1]}))
+    scene.announce(Kill(Strike(Part.WORKER, numbers[1], Phase.AFTER_FORWARD), pid=4194304, at_s=1.0))
+    scene.asked(Question("01A", "b3:0", "Save an invoice that is long to tell of " * 8, ("above 10,000.00",) * 3), "")
+    lines = drawn(scene, width, height).splitlines()
+    assert "y = yes   N = no" in lines[0]
+    assert len(lines) <= height
+    assert max(len(line) for line in lines) <= width
+
+
+def test_a_question_longer_than_the_terminal_still_names_its_keys(scene: Scene) -> None:
+    scene.asked(Question("01A", "b3:0", "Save it", ("a reason",) * 40), "")
+    assert "y = yes   N = no" in "\n".join(drawn(scene, 80, 24).splitlines()[:24])
+
+
+def test_a_low_terminal_shows_the_records_that_are_not_verified_and_counts_the_others(scene: Scene) -> None:
+    *verified, open_one = scene.rows
+    scene.hear(Progress("RUNNING", dict.fromkeys(verified, Record(Stage.DONE))))
+    text = drawn(scene, 80, 10)
+    assert open_one in text
+    assert verified[0] not in text
+    assert "11 verified" in text
+
+
+def test_a_terminal_too_low_for_the_open_records_says_how_many_are_left_out(scene: Scene) -> None:
+    text = drawn(scene, 120, 8)
+    shown = sum(number in text for number in scene.rows)
+    assert shown
+    assert f"0 verified, {12 - shown} more" in text
+    assert len(text.splitlines()) <= 8
 
 
 async def test_without_a_terminal_each_change_is_one_line_and_nothing_is_said_twice(scene: Scene) -> None:

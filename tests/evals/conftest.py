@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import sqlite3
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -39,5 +40,8 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def database(empty_database: Path, tmp_path: Path) -> Path:
-    """A copy of the empty database, for one test."""
-    return Path(shutil.copy2(empty_database, tmp_path / "ledger.sqlite3"))
+    """A copy of the empty database, for one test; also of what its application left in the write-ahead log."""
+    copy = tmp_path / "ledger.sqlite3"
+    with closing(sqlite3.connect(empty_database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    return copy

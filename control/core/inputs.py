@@ -147,6 +147,10 @@ class _Check:
                 how = f"give a file with role {name!r} (`--input {name}=FILE`)"
                 self._wrong(_path(name), f"it is missing: {declared.description.rstrip('.')}; {how}")
             return
+        if file is None and _is_a_name(inline):
+            problem = f"there is no file {inline!r} here, and as a table it has no rows: give a file that exists"
+            self._wrong(_path(name), problem)
+            return
         data = inline.encode() if file is None else self._files[file.digest]
         table = self._attempt(lambda: parse_table(data, field=_path(name)))
         if table:
@@ -238,6 +242,11 @@ class _Check:
         except InvalidArgument as error:
             self.violations += error.violations
             return None
+
+
+def _is_a_name(inline: str) -> bool:
+    """Whether what stands in a table's place is rather the path of a file: one line that is not JSON."""
+    return len(inline.splitlines()) == 1 and not inline.lstrip().startswith(("[", "{"))
 
 
 def _path(name: str) -> str:

@@ -131,6 +131,11 @@ def test_a_table_may_be_written_inline() -> None:
     assert _resolve(_spec(files=None, rows="Id\n1\n")).inputs["key"] == "Id"
 
 
+def test_the_name_of_a_file_that_is_not_there_is_told_as_such() -> None:
+    problem = _problems(_spec(files=None, rows="build/invoises.csv"), b"")["spec.inputs.rows"]
+    assert "there is no file 'build/invoises.csv'" in problem
+
+
 def test_a_table_that_is_wrong_is_told_under_its_input() -> None:
     data = b"A,B\n1\n"
     assert "line 2 has 1 cells" in _problems(_spec(files=data), data)["spec.inputs.rows"]

@@ -54,13 +54,13 @@ def unproven(folded: RunFold, record: st.NodeRecord) -> bool:
 def _done(folded: RunFold) -> str:
     entered = len(records(folded))
     false = folded.state.counts.false_successes
-    caught = f"; {_count(false, 'false success')} caught" if false else ""
+    caught = f"; {counted(false, 'false success')} caught" if false else ""
     sent = sum(unproven(folded, record) for record in records(folded))
     if sent:
-        return f"{_count(sent, 'record')} sent, none verified: the application cannot be asked{caught}"
+        return f"{counted(sent, 'record')} sent, none verified: the application cannot be asked{caught}"
     if entered:
-        return f"{_count(entered, 'record')} entered and seen in the application{caught}"
-    return f"{_count(folded.state.counts.steps_succeeded, 'step')} done, each with evidence{caught}"
+        return f"{counted(entered, 'record')} entered and seen in the application{caught}"
+    return f"{counted(folded.state.counts.steps_succeeded, 'step')} done, each with evidence{caught}"
 
 
 def _failed(folded: RunFold) -> str:
@@ -70,7 +70,7 @@ def _failed(folded: RunFold) -> str:
     if entries:
         entered = sum(record.state == ev.NODE_STATE_SUCCEEDED for record in entries)
         done = "sent, unverified" if any(unproven(folded, record) for record in entries) else "entered"
-        return f"{entered} of {_count(len(entries), 'record')} {done}{why}"
+        return f"{entered} of {counted(len(entries), 'record')} {done}{why}"
     return f"not done{why}"
 
 
@@ -95,10 +95,11 @@ def _judged(folded: RunFold) -> str:
     steps = _steps(folded)
     asks = sum(node.signature == "DRY_RUN_ASK" for node in steps)
     denied = sum(node.signature == "DRY_RUN_DENY" for node in steps)
-    judged = f"{_count(len(steps), 'step')} judged, {asks} would ask a person, {denied} denied"
+    judged = f"{counted(len(steps), 'step')} judged, {asks} would ask a person, {denied} denied"
     return f"dry run: {judged}; nothing was touched"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 approval, 2 approvals."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{number} {noun if number == 1 else plural}"

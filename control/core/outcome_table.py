@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-from control.core.finish import records, unproven
+from control.core.finish import counted, records, unproven
 from control.core.moments import ms_of
 from control.core.run import RunFold
 from skyagent.execution.v1 import action_pb2 as act
@@ -82,12 +82,13 @@ def as_html(folded: RunFold, rows: list[Outcome]) -> bytes:
     body = "\n".join(_html_row(row) for row in rows)
     sent = sum(row.outcome == _SENT for row in rows)
     unseen = f" · {sent} sent, unverified: the application cannot be asked" if sent else ""
+    counts = state.counts
     facts = (
-        f"{entered} of {len(rows)} records entered and seen in the application{unseen} ·"
-        f" {state.counts.attempts} attempts ·"
-        f" {state.counts.lost_attempts} interrupted · {state.counts.false_successes} false successes caught ·"
-        f" {state.counts.approvals} approvals · {state.counts.takeovers} takeovers ·"
-        f" {state.counts.model_calls} model calls"
+        f"{entered} of {counted(len(rows), 'record')} entered and seen in the application{unseen} ·"
+        f" {counted(counts.attempts, 'attempt')} ·"
+        f" {counts.lost_attempts} interrupted · {counted(counts.false_successes, 'false success')} caught ·"
+        f" {counted(counts.approvals, 'approval')} · {counted(counts.takeovers, 'takeover')} ·"
+        f" {counted(counts.model_calls, 'model call')}"
     )
     page = _PAGE.format(goal=escape(state.spec.goal), run_id=escape(state.run_id), facts=escape(facts), body=body)
     return page.encode()
@@ -152,7 +153,7 @@ def _html_row(row: Outcome) -> str:
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Outcome of {run_id}</title>
 <style>
-@page {{ size: A4 landscape; margin: 14mm }}
+@page {{ size: A4 landscape; margin: 10mm }}
 body {{ font: 13px/1.45 system-ui, "Liberation Sans", sans-serif; color: #16202c }}
 body {{ margin: 32px auto; max-width: 1180px }}
 h1 {{ font-size: 20px; margin: 0 0 4px }} p {{ color: #526173; margin: 0 0 18px }}
@@ -163,6 +164,10 @@ th {{ font-weight: 600; color: #526173 }} td:first-child {{ font-weight: 600; wh
 .entered td:nth-child(2) {{ color: #12733c }} .failed td:nth-child(2), .denied td:nth-child(2) {{ color: #b3261e }}
 .uncertain td:nth-child(2), .sent-unverified td:nth-child(2) {{ color: #8a5a00 }}
 td:last-child {{ text-align: right; font-variant-numeric: tabular-nums }}
+@media print {{
+  body {{ font-size: 10px; line-height: 1.3; margin: 0; max-width: none }} th, td {{ padding: 3px 8px }}
+  h1 {{ font-size: 15px }} p {{ margin-bottom: 8px }}
+}}
 </style></head><body>
 <h1>{goal}</h1><p>Run {run_id} · {facts}</p>
 <table><thead><tr><th>Record</th><th>Outcome</th><th>Values</th><th>Attempts</th><th>On the way</th>

@@ -125,8 +125,8 @@ def test_the_page_tells_the_same_and_is_safe_to_open() -> None:
     assert "<h1>Enter &lt;all&gt;</h1>" in page
     assert "<td>&lt;b&gt;</td><td>entered</td><td>Total: 5; Vendor: Acme</td><td>6</td>" in page
     assert "<td>interrupted 1x, false success caught 1x</td>" in page
-    assert "1 of 1 records entered and seen in the application" in page
-    assert "1 interrupted · 1 false successes caught · 0 approvals · 0 takeovers · 0 model calls" in page
+    assert "1 of 1 record entered and seen in the application" in page
+    assert "1 interrupted · 1 false success caught · 0 approvals · 0 takeovers · 0 model calls" in page
     assert '<tr class="entered">' in page
 
 

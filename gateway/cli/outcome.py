@@ -34,6 +34,14 @@ def pending(state: st.RunState) -> list[st.ApprovalRecord]:
     return [approval for approval in state.approvals if approval.state == ev.APPROVAL_STATE_PENDING]
 
 
+def answers_of(state: st.RunState) -> list[str]:
+    """The commands by which a person lets a waiting run go on: one for each open question."""
+    asked = [f"skyagent approvals approve {approval.approval_id}" for approval in pending(state)]
+    unclear = [node.node.node_id for node in state.nodes if node.state == ev.NODE_STATE_UNCERTAIN and node.attempts]
+    told = [f"skyagent runs resolve {state.run_id} {step_id} --happened" for step_id in unclear]
+    return asked + told
+
+
 def _failure(reason: str) -> Exit:
     if reason.startswith("DENIED"):
         return Exit.DENIED

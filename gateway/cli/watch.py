@@ -11,7 +11,7 @@ import grpc
 from control.core.run import RunFold
 from gateway.cli.asking import show_question, yes_or_no
 from gateway.cli.exits import Exit
-from gateway.cli.outcome import exit_of_run, pending
+from gateway.cli.outcome import answers_of, exit_of_run, pending
 from gateway.cli.output import console, plain, print_json
 from gateway.cli.screen import Screen, screen
 from gateway.cli.tree import phase_word
@@ -140,6 +140,7 @@ class Watch:
                         "summary": state.summary,
                         "reason": state.reason,
                         "exitCode": int(code),
+                        "answers": answers_of(state),
                     }
                 }
             )
@@ -148,8 +149,8 @@ class Watch:
             names = ", ".join(artifact.name for artifact in state.artifacts)
             console.print(plain(f"  files: {names}; `skyagent artifacts ls --run {self.run_id}`", "dim"))
         if code is Exit.WAITS_FOR_PERSON:
-            waiting = ", ".join(approval.approval_id for approval in pending(state)) or state.blocked_detail
-            console.print(f"{phase_word(state.phase)}: `skyagent approvals approve {waiting}` answers, then "
+            waits = " or ".join(f"`{command}`" for command in answers_of(state)) or state.blocked_detail
+            console.print(f"{phase_word(state.phase)}: {waits} answers, then "
                           f"`skyagent runs watch {self.run_id}` goes on watching")  # fmt: skip
 
 

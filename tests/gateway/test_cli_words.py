@@ -8,7 +8,7 @@ import pytest
 
 from gateway.cli.exits import Exit, exit_of
 from gateway.cli.mission import Wish, allowed_hosts, cents, named_values, split_inputs
-from gateway.cli.outcome import exit_of_run
+from gateway.cli.outcome import answers_of, exit_of_run
 from infra.errors import (
     Conflict,
     DeadlineExceeded,
@@ -108,6 +108,16 @@ def test_a_value_without_a_name_is_refused(text: str) -> None:
 )
 def test_the_exit_code_tells_how_a_run_stands(phase: ev.RunPhase.ValueType, reason: str, code: Exit | None) -> None:
     assert exit_of_run(st.RunState(phase=phase, reason=reason)) is code
+
+
+def test_a_run_that_waits_tells_the_command_for_each_answer() -> None:
+    state = st.RunState(run_id="R")
+    state.approvals.add(approval_id="A", state=ev.APPROVAL_STATE_PENDING)
+    state.approvals.add(approval_id="B", state=ev.APPROVAL_STATE_DENIED)
+    state.nodes.add(state=ev.NODE_STATE_UNCERTAIN).node.node_id = "a group"
+    uncertain = state.nodes.add(state=ev.NODE_STATE_UNCERTAIN, attempts=[st.AttemptRecord(attempt=1)])
+    uncertain.node.node_id = "S"
+    assert answers_of(state) == ["skyagent approvals approve A", "skyagent runs resolve R S --happened"]
 
 
 @pytest.mark.parametrize(

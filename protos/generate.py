@@ -92,10 +92,11 @@ def generate(made: Path) -> None:
 def describe(commented: Path, python: Path, made: Path) -> None:
     """Writes the descriptor set without its comments, and the OpenAPI document that holds them."""
     sys.path.insert(0, str(python))  # What was just made, before what is installed.
+    from gateway.envoy.services import PUBLIC  # noqa: PLC0415 - it needs what was generated above, too
     from openapi.document import render  # noqa: PLC0415 - it imports the modules generated above
 
     files = FileDescriptorSet.FromString(commented.read_bytes())
-    (made / "openapi.json").write_text(render(files))
+    (made / "openapi.json").write_text(render(files, PUBLIC))
     for file in files.file:
         file.ClearField("source_code_info")
     (made / "descriptors.binpb").write_bytes(files.SerializeToString(deterministic=True))

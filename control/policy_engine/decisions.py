@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from itertools import islice
+from contextlib import aclosing
+from dataclasses import dataclass
 
 from control.journal import Journal, RunQuery
 from skyagent.policy.v1.decision_pb2 import Decision
@@ -13,24 +14,32 @@ _KIND = EventBody.DESCRIPTOR.fields_by_name["policy_decided"].number
 _PAGE = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A decision, and the number of the event that tells of it."""
+
+    seq: int
+    decision: Decision
+
+
 class Decisions:
     """Reads journals; erased decisions are left out."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    async def of_run(self, tenant: str, run_id: str) -> list[Decision]:
-        """Decisions of one run, in order. Raises RunNotFound."""
+    async def of_run(self, tenant: str, run_id: str, *, after_seq: int = 0, limit: int) -> list[Recorded]:
+        """At most so many decisions of one run, in order. Raises RunNotFound."""
         await self._journal.head(run_id, tenant=tenant)
-        return [one async for one in self._read(run_id)]
+        return await self._first(run_id, after_seq, limit)
 
     async def recorded(self, tenant: str, *, run_id: str, limit: int) -> list[Decision]:
         """At most so many decisions of one run, or, without one, of the tenant's newest runs."""
         if run_id:
-            return list(islice(await self.of_run(tenant, run_id), limit))
+            return [one.decision for one in await self.of_run(tenant, run_id, limit=limit)]
         found: list[Decision] = []
         async for newest in self._runs(tenant):
-            found += list(islice([one async for one in self._read(newest)], limit - len(found)))
+            found += [one.decision for one in await self._first(newest, 0, limit - len(found))]
             if len(found) >= limit:
                 break
         return found
@@ -45,10 +54,19 @@ class Decisions:
             if not token:
                 return
 
-    async def _read(self, run_id: str) -> AsyncGenerator[Decision]:
-        seen = 0
+    async def _first(self, run_id: str, after_seq: int, limit: int) -> list[Recorded]:
+        found: list[Recorded] = []
+        async with aclosing(self._read(run_id, after_seq)) as decisions:
+            async for one in decisions:
+                found.append(one)
+                if len(found) >= limit:
+                    break
+        return found
+
+    async def _read(self, run_id: str, after_seq: int) -> AsyncGenerator[Recorded]:
+        seen = after_seq
         while events := await self._journal.read(run_id, after_seq=seen, limit=_PAGE):
             for event in events:
                 if event.kind == _KIND and event.payload is not None:
-                    yield EventBody.FromString(event.payload).policy_decided.decision
+                    yield Recorded(event.seq, EventBody.FromString(event.payload).policy_decided.decision)
             seen = events[-1].seq

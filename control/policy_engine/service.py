@@ -30,6 +30,7 @@ Context = grpc.aio.ServicerContext[object, object]
 
 _OTHER_FACTS = "the facts given are not those of the action; leave them out, they are computed here"
 _DEFAULT_TESTED = 1000
+_DEFAULT_PAGE = 50
 
 
 class PolicyServicer(rpc.PolicyServiceServicer):
@@ -75,8 +76,12 @@ class PolicyServicer(rpc.PolicyServiceServicer):
         return pb.TestBundleResponse(judged=len(judged), changed=changed)
 
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
-        recorded = await self._decisions.of_run(caller().tenant, request.run_id)
-        return pb.ListDecisionsResponse(decisions=recorded)
+        limit = request.page_size or _DEFAULT_PAGE
+        found = await self._decisions.of_run(
+            caller().tenant, request.run_id, after_seq=int(request.page_token or 0), limit=limit + 1
+        )
+        more = str(found[limit - 1].seq) if len(found) > limit else ""
+        return pb.ListDecisionsResponse(decisions=[one.decision for one in found[:limit]], next_page_token=more)
 
 
 def _again(candidate: Bundle, before: decision.Decision) -> pb.ChangedDecision:

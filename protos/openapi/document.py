@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import cast
 
 from google.protobuf import descriptor_pool
@@ -18,16 +18,20 @@ from openapi.schemas import Schemas
 PACKAGE = "skyagent."
 
 
-def render(files: FileDescriptorSet) -> str:
+def render(files: FileDescriptorSet, served: Collection[str]) -> str:
     """The document as JSON text, the same for the same contracts."""
-    return json.dumps(document(files), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(document(files, served), indent=1, ensure_ascii=False) + "\n"
 
 
-def document(files: FileDescriptorSet) -> JsonObject:
-    """The document; `files` must carry source information, and their generated modules must be importable."""
+def document(files: FileDescriptorSet, served: Collection[str]) -> JsonObject:
+    """The document of the services that are `served`, by full name.
+
+    `files` must carry source information, and their generated modules must be importable.
+    """
     comments = read_comments(files)
     schemas = Schemas(comments)
-    services = sorted(described(files), key=lambda service: service.full_name)
+    known = (service for service in described(files) if service.full_name in served)
+    services = sorted(known, key=lambda service: service.full_name)
     found = paths(services, schemas)
     error = schemas.reference(cast("Descriptor", status_pb2.Status.DESCRIPTOR))
     over_http = [service for service in services if any(True for each in service.methods for _ in bindings(each))]

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate as validate_openapi
 
+from gateway.envoy.services import PUBLIC
 from skyagent.common.v1 import options_pb2
 from skyagent.execution.v1 import action_pb2, browser_pb2
 from skyagent.mission.v1 import mission_pb2, mission_service_pb2
@@ -67,6 +68,11 @@ def passes(message: type[Message], value: Mapping[str, object]) -> bool:
 
 def test_it_is_a_valid_openapi_document(document: JsonObject) -> None:
     validate_openapi(document)
+
+
+def test_it_tells_of_the_services_that_the_gateway_leads_to_and_of_no_other(document: JsonObject) -> None:
+    tags = {cast("JsonObject", tag)["name"] for tag in cast("list[object]", document["tags"])}
+    assert tags == {name.rpartition(".")[2] for name in PUBLIC}
 
 
 def test_every_operation_has_an_id_of_its_own(document: JsonObject) -> None:

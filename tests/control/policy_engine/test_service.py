@@ -181,6 +181,17 @@ async def test_decisions_of_a_run_are_listed_to_its_own_tenant_only(
     assert (await stranger.TestBundle(pb.TestBundleRequest(policies=NO_CLICKS))).judged == 0
 
 
+async def test_decisions_come_in_pages(policy: rpc.PolicyServiceAsyncStub, runtime: Runtime) -> None:
+    made = [(await policy.Check(_check())).decision for _ in range(3)]
+    run_id = await _record(runtime, *made)
+    first = await policy.ListDecisions(pb.ListDecisionsRequest(run_id=run_id, page_size=2))
+    rest = await policy.ListDecisions(
+        pb.ListDecisionsRequest(run_id=run_id, page_size=2, page_token=first.next_page_token)
+    )
+    assert [*first.decisions, *rest.decisions] == made
+    assert (len(first.decisions), rest.next_page_token) == (2, "")
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"policies": "permit (", "actor": "", "time_ms": 0}'])
 def test_a_bundle_file_that_cannot_be_used_stops_the_start_with_the_fix(tmp_path: Path, content: str) -> None:
     (tmp_path / "bundle.json").write_text(content)

@@ -21,9 +21,11 @@ from control.journal.event import EventDraft, StoredEvent
 from control.journal.journal import Journal, Verification
 from control.journal.run import (
     ForkPoint,
+    Holder,
     NewRun,
     Node,
     Projection,
+    Pulse,
     RunHead,
     RunListing,
     RunPage,
@@ -51,6 +53,7 @@ __all__ = [
     "ControlMoved",
     "EventDraft",
     "ForkPoint",
+    "Holder",
     "IdReused",
     "Journal",
     "NewApproval",
@@ -58,6 +61,7 @@ __all__ = [
     "Node",
     "NodeReplaced",
     "Projection",
+    "Pulse",
     "RunEnded",
     "RunHead",
     "RunListing",

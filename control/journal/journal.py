@@ -12,7 +12,7 @@ from control.journal.append import Append, Appended
 from control.journal.approval import Approval, ApprovalPage, ApprovalQuery
 from control.journal.command import Command, CommandReceipt, StoredCommand
 from control.journal.event import StoredEvent
-from control.journal.run import NewRun, Node, Projection, RunHead, RunListing, RunPage, RunQuery
+from control.journal.run import Holder, NewRun, Node, Projection, Pulse, RunHead, RunListing, RunPage, RunQuery
 from control.journal.snapshot import Snapshot
 
 
@@ -73,8 +73,8 @@ class Journal(Protocol):
         """Give a run up, for instance at a planned drain, so that another node may claim it at once."""
         ...
 
-    async def beat(self, node: Node, *, last: int = 0) -> int:
-        """Say that the node lives; returns its new beat, which is `last` of the next.
+    async def beat(self, node: Node, *, last: int = 0, address: str = "") -> int:
+        """Say that the node lives, and where; returns its new beat, which is `last` of the next.
 
         The first beat of an incarnation replaces the one before; that one's next raises NodeReplaced.
         """
@@ -84,8 +84,20 @@ class Journal(Protocol):
         """Say that the node ends: what it still owns is free."""
         ...
 
-    async def beats(self) -> Mapping[Node, int]:
-        """The beat of every node. One that does not rise any more is dead."""
+    async def beats(self) -> Mapping[Node, Pulse]:
+        """The beat and the address of every node. One whose beat does not rise any more is dead."""
+        ...
+
+    async def take_stream(self, worker_id: str, incarnation: str, node: Node) -> int:
+        """Make the node the holder of a worker's stream; returns its generation, which overtakes all before."""
+        ...
+
+    async def end_stream(self, worker_id: str, generation: int) -> None:
+        """Say that this stream of a worker has ended; a later one is not concerned."""
+        ...
+
+    async def streams(self) -> Mapping[str, Holder]:
+        """Who holds the present stream of each worker that has ever dialled; nobody is an empty node id."""
         ...
 
     async def head(self, run_id: str, *, tenant: str | None = None) -> RunHead:

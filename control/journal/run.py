@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from control.journal.event import EventDraft
 
@@ -13,6 +14,20 @@ class Node:
 
     node_id: str
     incarnation: str
+
+
+class Pulse(NamedTuple):
+    """What a node says while it lives: a number that it raises, and where other nodes and workers reach it."""
+
+    beat: int
+    address: str = ""
+
+
+class Holder(NamedTuple):
+    """Which node a worker is dialled into, and by the how many-th of all its streams."""
+
+    node_id: str
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,7 @@ nodes = Table(
     Column("node_id", _NAME, primary_key=True),
     Column("incarnation", _ID, nullable=False),
     Column("beat", BigInteger, nullable=False),
+    Column("address", _NAME, nullable=False, server_default=""),
 )
 
 worker_streams = Table(

@@ -20,9 +20,9 @@ from control.journal.command import Command, CommandReceipt, StoredCommand
 from control.journal.event import EventDraft, StoredEvent
 from control.journal.hub import Hub, wake_topic
 from control.journal.journal import Journal, Verification
-from control.journal.queries import approvals, commands, events, projections, runs
+from control.journal.queries import approvals, commands, events, projections, runs, streams
 from control.journal.queries.create import create_run
-from control.journal.run import NewRun, Node, Projection, RunHead, RunListing, RunPage, RunQuery
+from control.journal.run import Holder, NewRun, Node, Projection, Pulse, RunHead, RunListing, RunPage, RunQuery
 from control.journal.snapshot import Snapshot
 from control.journal.tail import PAGE, tail
 from infra.clock import Clock
@@ -126,14 +126,23 @@ class SqlJournal:
             topics=lambda given_up: (wake_topic(run_id),) if given_up else (),
         )
 
-    async def beats(self) -> Mapping[Node, int]:
+    async def beats(self) -> Mapping[Node, Pulse]:
         return await self._db.read(runs.beats)
 
-    async def beat(self, node: Node, *, last: int = 0) -> int:
-        return await self._db.transact(partial(runs.beat, node=node, last=last))
+    async def beat(self, node: Node, *, last: int = 0, address: str = "") -> int:
+        return await self._db.transact(partial(runs.beat, node=node, last=last, address=address))
 
     async def leave(self, node: Node) -> None:
         await self._db.transact(partial(runs.leave, node=node), topics=lambda _: (EVERYTHING,))
+
+    async def take_stream(self, worker_id: str, incarnation: str, node: Node) -> int:
+        return await self._db.transact(partial(streams.take, worker_id=worker_id, incarnation=incarnation, node=node))
+
+    async def end_stream(self, worker_id: str, generation: int) -> None:
+        await self._db.transact(partial(streams.end, worker_id=worker_id, generation=generation))
+
+    async def streams(self) -> Mapping[str, Holder]:
+        return await self._db.read(streams.holders)
 
     async def head(self, run_id: str, *, tenant: str | None = None) -> RunHead:
         return await self._db.read(partial(runs.head, run_id=run_id, tenant=tenant))

@@ -86,7 +86,8 @@ class Owner:
         while True:
             try:
                 last = await self.journal.beat(self.node, last=last)
-                before, self._dead = self._dead, self.living.dead(await self.journal.beats())
+                beats = {node: pulse.beat for node, pulse in (await self.journal.beats()).items()}
+                before, self._dead = self._dead, self.living.dead(beats)
                 if self._dead - before:
                     log.info("node.dead", nodes=sorted(node.node_id for node in self._dead - before))
                     self._woken.set()

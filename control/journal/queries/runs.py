@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from control.journal.errors import NodeReplaced, RunNotFound
 from control.journal.queries.page import page_limit
-from control.journal.run import Node, Projection, RunHead, RunListing, RunPage, RunQuery
+from control.journal.run import Node, Projection, Pulse, RunHead, RunListing, RunPage, RunQuery
 from control.journal.schema import LOG_GENERATION, journal_meta, nodes, run_projections, runs
 
 HEAD: tuple[Column[Any], ...] = (
@@ -102,17 +102,18 @@ def owned_by(connection: Connection, node: Node) -> tuple[RunHead, ...]:
     return tuple(head_of(row) for row in connection.execute(mine))
 
 
-def beat(connection: Connection, node: Node, last: int) -> int:
+def beat(connection: Connection, node: Node, last: int, address: str) -> int:
     """Raise the beat of a node, known or new. Raise NodeReplaced."""
     chosen = select(nodes.c.incarnation, nodes.c.beat).where(nodes.c.node_id == node.node_id).with_for_update()
     known = connection.execute(chosen).one_or_none()
     if known is None:
-        connection.execute(insert(nodes).values(node_id=node.node_id, incarnation=node.incarnation, beat=last + 1))
+        new = {"node_id": node.node_id, "incarnation": node.incarnation, "beat": last + 1, "address": address}
+        connection.execute(insert(nodes).values(new))
         return last + 1
     if last and known.incarnation != node.incarnation:
         raise NodeReplaced(node.node_id)
     raised = update(nodes).where(nodes.c.node_id == node.node_id)
-    connection.execute(raised.values(incarnation=node.incarnation, beat=known.beat + 1))
+    connection.execute(raised.values(incarnation=node.incarnation, beat=known.beat + 1, address=address))
     return int(known.beat) + 1
 
 
@@ -123,10 +124,10 @@ def leave(connection: Connection, node: Node) -> None:
     ).close()
 
 
-def beats(connection: Connection) -> Mapping[Node, int]:
+def beats(connection: Connection) -> Mapping[Node, Pulse]:
     """How far the beat of every node went."""
-    rows = connection.execute(select(nodes.c.node_id, nodes.c.incarnation, nodes.c.beat))
-    return {Node(row.node_id, row.incarnation): int(row.beat) for row in rows}
+    rows = connection.execute(select(nodes.c.node_id, nodes.c.incarnation, nodes.c.beat, nodes.c.address))
+    return {Node(row.node_id, row.incarnation): Pulse(int(row.beat), row.address) for row in rows}
 
 
 def head(connection: Connection, run_id: str, tenant: str | None, *, locked: bool = False) -> RunHead:

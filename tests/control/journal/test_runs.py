@@ -7,10 +7,12 @@ from sqlalchemy import insert, select, update
 from control.journal import (
     EventDraft,
     ForkPoint,
+    Holder,
     IdReused,
     NewRun,
     Node,
     Projection,
+    Pulse,
     RunNotFound,
     RunQuery,
     Snapshot,
@@ -174,6 +176,30 @@ async def test_a_new_log_generation_forgets_the_nodes_of_the_former(world: World
 async def test_beats_rise(world: World) -> None:
     other = Node("node-2", world.ids.uuid())
     assert [await world.journal.beat(node) for node in (world.node, world.node, other)] == [1, 2, 1]
+
+
+async def test_a_node_says_where_it_is_reached_and_again_when_that_changes(world: World) -> None:
+    await world.journal.beat(world.node, address="10.0.0.1:7701")
+    await world.journal.beat(world.node, last=1, address="10.0.0.2:7701")
+    assert await world.journal.beats() == {world.node: Pulse(2, "10.0.0.2:7701")}
+
+
+async def test_taking_a_workers_stream_overtakes_whoever_had_it_on_whatever_node(world: World) -> None:
+    other = Node("node-2", world.ids.uuid())
+    taken = [await world.journal.take_stream("noop-1", "a", node) for node in (world.node, other, world.node)]
+    assert taken == [1, 2, 3]
+    await world.journal.take_stream("noop-2", "b", other)
+    assert await world.journal.streams() == {"noop-1": Holder("node-1", 3), "noop-2": Holder("node-2", 1)}
+
+
+async def test_the_end_of_an_overtaken_stream_says_nothing_of_the_present_one(world: World) -> None:
+    for _ in range(2):
+        await world.journal.take_stream("noop-1", "a", world.node)
+    await world.journal.end_stream("noop-1", 1)
+    assert await world.journal.streams() == {"noop-1": Holder("node-1", 2)}
+    await world.journal.end_stream("noop-1", 2)
+    assert await world.journal.streams() == {"noop-1": Holder("", 2)}
+    assert await world.journal.take_stream("noop-1", "a", world.node) == 3
 
 
 async def test_runs_are_listed_by_tenant_mission_and_state_newest_first(world: World) -> None:

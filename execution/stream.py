@@ -13,7 +13,6 @@ from grpc.aio import AioRpcError, StreamStreamCall
 
 from infra.clock import Clock
 from infra.errors import DeadlineExceeded, Internal, SkyError, Unavailable
-from infra.ids import Ids
 from infra.outbox import MOST_FRAMES, Outbox
 from infra.status import from_rpc_error
 from skyagent.execution.v1 import worker_service_pb2 as pb
@@ -147,25 +146,3 @@ class ControlStream:
         if self._expired:
             return DeadlineExceeded("NO_WELCOME", f"no Welcome within {HANDSHAKE_DEADLINE:g} s of dialling")
         return Unavailable("STREAM_CLOSED", "the stream was closed on this side")
-
-
-class Backoff:
-    """How long to wait before dialling again: doubling from 50 ms to 2 s, jittered."""
-
-    FIRST = 0.05
-    LONGEST = 2.0
-
-    def __init__(self, clock: Clock, ids: Ids) -> None:
-        self._clock = clock
-        self._ids = ids
-        self._failures = 0
-
-    async def wait(self) -> None:
-        """Returns when it is time to dial."""
-        longest = min(self.LONGEST, self.FIRST * 2**self._failures)
-        self._failures = min(self._failures + 1, 16)
-        await self._clock.sleep(longest * (0.5 + self._ids.fraction() / 2))
-
-    def forget(self) -> None:
-        """A stream held: the next failure is the first."""
-        self._failures = 0

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from execution import stream as stream_module
-from execution.stream import Backoff, ControlStream
+from execution.stream import ControlStream
+from infra.backoff import Backoff
 from infra.channels import dial
 from infra.clock import Clock, ManualClock, SystemClock
 from infra.errors import DeadlineExceeded, Internal, Precondition, SkyError, Unavailable

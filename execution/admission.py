@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from execution import wire
+from execution.attempts import AttemptKey
 from execution.executor import Executor
 from execution.lease import Lease
 from infra.clock import Clock
@@ -29,11 +30,11 @@ class Admission:
         """What speaks against beginning now."""
         if self._closed:
             return wire.refused("DRAINING", "the worker is stopping: assign this to another")
-        return self._fault(assign) or self._too_late(assign) or self.lapse()
+        return self._fault(assign) or self._too_late(assign) or self.lapse(wire.key_of(assign.key))
 
-    def lapse(self) -> Outcome | None:
+    def lapse(self, key: AttemptKey) -> Outcome | None:
         """What speaks against an effect that starts now, even after it was journalled as begun."""
-        if self._lease.alive:
+        if self._lease.covers(key):
             return None
         return wire.refused("LEASE_ENDED", "the worker's lease had ended before this could begin")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,16 +58,26 @@ class Introduction:
 
 
 class Session:
-    """`open`, then `run` until the stream ends. `on_drain` is told when the control plane wants the worker to leave."""
+    """`open`, then `run` until the stream ends.
+
+    `on_drain` is told when the control plane wants the worker to leave, `on_alternates` where else it may dial.
+    """
 
     def __init__(
-        self, parts: Parts, steps: Steps, stream: ControlStream, store: Store, on_drain: Callable[[pb.Drain], None]
+        self,
+        parts: Parts,
+        steps: Steps,
+        stream: ControlStream,
+        store: Store,
+        on_drain: Callable[[pb.Drain], None],
+        on_alternates: Callable[[Sequence[str]], None],
     ) -> None:
         self._parts = parts
         self._steps = steps
         self._stream = stream
         self._store = store
         self._on_drain = on_drain
+        self._on_alternates = on_alternates
         self._vitals = Vitals(parts.clock)
         self._heartbeat_interval = 0.0
         self._capacity = 0
@@ -177,15 +187,22 @@ class Session:
                 self._parts.group.create_task(self._tell_again(wire.key_of(frame.result_refused.key)))
             case "run_ended":
                 self._parts.group.create_task(self._end_run(frame.run_ended.run_id))
-            case "drain":
-                self._on_drain(frame.drain)
+            case "drain" | "alternates":
+                self._look_elsewhere(frame)
             case _:
                 pass  # a frame of a later protocol version
 
+    def _look_elsewhere(self, frame: pb.ControlResponse) -> None:
+        if frame.HasField("drain"):
+            self._on_drain(frame.drain)
+        else:
+            self._on_alternates(frame.alternates.addresses)
+
     def _renewed(self, renewed: pb.Renewed) -> None:
         keys = [wire.key_of(key) for key in renewed.leases]
+        unanswered = [wire.key_of(key) for key in renewed.unanswered]
         ttl = renewed.lease_ttl.ToTimedelta().total_seconds()
-        self._steps.revoke(self._parts.lease.renew(keys, ttl))
+        self._steps.revoke(self._parts.lease.renew(keys, ttl, unanswered))
 
     async def _release(self, key: AttemptKey) -> None:
         if await self._parts.journal.submit(lambda journal: journal.release(key)):

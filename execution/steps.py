@@ -283,7 +283,7 @@ class Steps:
         # Journalling took time, and this process may have been frozen meanwhile.
         if step.stopped is not None:
             return wire.cancelled(effect_pb2.EFFECT_NONE, step.stopped)
-        if lapse := self._admission.lapse():
+        if lapse := self._admission.lapse(step.key):
             return lapse
         step.execution = self._parts.group.create_task(self._execute(step))
         await asyncio.wait([step.execution])

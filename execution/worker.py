@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +26,9 @@ from execution.lease import Lease
 from execution.parts import Parts
 from execution.session import Introduction, Session
 from execution.steps import Steps
-from execution.stream import Backoff, ControlStream
+from execution.stream import ControlStream
 from execution.uplink import Uplink
+from infra.backoff import Backoff
 from infra.channels import dial, file_token
 from infra.clock import Clock
 from infra.errors import SkyError
@@ -115,7 +116,9 @@ class Worker:
         self._stop_grace = settings.drain_grace
         self._steps = Steps(parts, settings.max_concurrent_steps, self._freed)
         self._token = file_token(settings.token_file) if settings.token_file else None
+        self._connect = settings.connect
         self._addresses = deque([settings.connect])
+        """Where to dial, and where next when that fails."""
         self._session: Session | None = None
         self._leaving = False
 
@@ -147,7 +150,7 @@ class Worker:
         async with dial(address, token=self._token) as channel:
             stub = WorkerServiceStub(channel)
             stream = ControlStream(stub.Control(), self._parts.clock)
-            session = Session(self._parts, self._steps, stream, Store(stub), self._on_drain)
+            session = Session(self._parts, self._steps, stream, Store(stub), self._on_drain, self._on_alternates)
             try:
                 await session.open(self._introduction)
                 self._session = session
@@ -175,6 +178,10 @@ class Worker:
         elif self._session is not None:
             self._addresses.extendleft(reversed(drain.alternates))
             self._parts.group.create_task(self._move(self._session, grace))
+
+    def _on_alternates(self, addresses: Sequence[str]) -> None:
+        """Whom to dial when this node is lost without a word; the one that the worker was started with stays known."""
+        self._addresses = deque(dict.fromkeys([self._addresses[0], *addresses, self._connect]))
 
     async def _move(self, session: Session, grace: float) -> None:
         """Leaves a control plane that goes away, and takes what runs along."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.errors import Unavailable
 from skyagent.execution.v1 import action_pb2, effect_pb2
 from skyagent.execution.v1 import worker_service_pb2 as pb
 from tests.execution.actors import Actor, Immediate, settings, working
@@ -211,3 +212,32 @@ async def test_an_alternate_that_is_away_sends_the_worker_back(plane: ControlPla
         link = await plane.meet()
         link.assign(assign())
         assert (await link.result()).outcome.status == OK
+
+
+async def test_a_worker_that_was_told_of_other_nodes_dials_them_when_its_own_is_lost(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    actor = Actor()
+    async with control_plane() as other, working(actor, settings(plane.address, tmp_path)):
+        link = await plane.meet(heartbeat=0.2)
+        key = link.assign(assign())
+        running = await actor.next()
+        link.send(pb.ControlResponse(alternates=pb.Alternates(addresses=[other.address])))
+        await link.applied()
+        link.close(Unavailable("GONE", "this node is lost"))
+        link = await other.accept()
+        assert [held.key for held in (await link.hello()).held] == [key]
+        link.welcome()
+        actor.let(running)
+        assert (await link.result()).key == key
+
+
+async def test_a_result_that_its_owner_did_not_get_is_reported_again_on_the_same_stream(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    async with working(Immediate(), settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        key = link.assign(assign())
+        first = await link.result()
+        link.send(pb.ControlResponse(result_refused=pb.ResultRefused(key=key)))
+        assert await link.result() == first

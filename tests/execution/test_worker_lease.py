@@ -84,6 +84,21 @@ async def test_a_new_stream_forgets_the_claims_of_the_old_one(clock: ManualClock
     assert lease.renew([], 10) == frozenset()
 
 
+async def test_what_nobody_could_be_asked_about_keeps_the_lease_that_it_had(clock: ManualClock) -> None:
+    lease = Lease(clock)
+    lease.grant(clock.monotonic(), 10)
+    for _ in range(2):  # the second time it keeps the first end, not the one that the others were given
+        await clock.advance(4)
+        lease.claim([A, B])
+        assert lease.renew([A], 10, unanswered=[B]) == frozenset()
+    assert (lease.covers(A), lease.covers(B)) == (True, True)
+    await clock.advance(2)
+    assert (lease.covers(A), lease.covers(B)) == (True, False)
+    lease.claim([A, B])
+    lease.renew([A, B], 10)
+    assert lease.covers(B)
+
+
 async def test_a_clock_that_jumps_harms_no_lease(clock: ManualClock) -> None:
     lease = Lease(clock)
     lease.grant(clock.monotonic(), 10)

@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/execution/v1/worker_service.proto.
  */
 export const file_skyagent_execution_v1_worker_service: GenFile = /*@__PURE__*/
-  fileDesc("Cipza3lhZ2VudC9leGVjdXRpb24vdjEvd29ya2VyX3NlcnZpY2UucHJvdG8SFXNreWFnZW50LmV4ZWN1dGlvbi52MSK7AQoHU3RlcEtleRIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIYCgdhdHRlbXB0GAMgASgNQge6SAQqAiAAEjMKBWZlbmNlGAQgASgLMhwuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkZlbmNlQga6SAPIAQEiLgoFRmVuY2USFgoObG9nX2dlbmVyYXRpb24YASABKAQSDQoFZXBvY2gYAiABKAQi8gQKDkNvbnRyb2xSZXF1ZXN0EhQKA3NlcRgBIAEoBEIHukgEMgIgABILCgNhY2sYAiABKAQSLQoFaGVsbG8YAyABKAsyHC5za3lhZ2VudC5leGVjdXRpb24udjEuSGVsbG9IABIvCgZjcmVkaXQYBCABKAsyHS5za3lhZ2VudC5leGVjdXRpb24udjEuQ3JlZGl0SAASNQoJaGVhcnRiZWF0GAUgASgLMiAuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkhlYXJ0YmVhdEgAEjwKDXN0ZXBfYWNjZXB0ZWQYBiABKAsyIy5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEFjY2VwdGVkSAASPAoNc3RlcF9wcm9ncmVzcxgHIAEoCzIjLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwUHJvZ3Jlc3NIABI4CgtzdGVwX3Jlc3VsdBgIIAEoCzIhLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwUmVzdWx0SAASNgoKc3RlcF9zdGF0ZRgJIAEoCzIgLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwU3RhdGVIABIxCgdnb29kYnllGAogASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkdvb2RieWVIABI1CglpbnZlbnRvcnkYCyABKAsyIC5za3lhZ2VudC5leGVjdXRpb24udjEuSW52ZW50b3J5SAASPgoEbW9yZRgPIAMoCzIlLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Db250cm9sUmVxdWVzdEIJukgGkgEDEP8BQg4KBWZyYW1lEgW6SAIIASKjBQoPQ29udHJvbFJlc3BvbnNlEhQKA3NlcRgBIAEoBEIHukgEMgIgABILCgNhY2sYAiABKAQSMQoHd2VsY29tZRgDIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5XZWxjb21lSAASLwoGYXNzaWduGAQgASgLMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkFzc2lnbkgAEi8KBmNhbmNlbBgFIAEoCzIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5DYW5jZWxIABIxCgdyZW5ld2VkGAYgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlJlbmV3ZWRIABJACg9yZXN1bHRfcmVjb3JkZWQYByABKAsyJS5za3lhZ2VudC5leGVjdXRpb24udjEuUmVzdWx0UmVjb3JkZWRIABIxCgdpbnNwZWN0GAggASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkluc3BlY3RIABI0CglydW5fZW5kZWQYCSABKAsyHy5za3lhZ2VudC5leGVjdXRpb24udjEuUnVuRW5kZWRIABItCgVkcmFpbhgKIAEoCzIcLnNreWFnZW50LmV4ZWN1dGlvbi52MS5EcmFpbkgAEjoKDGZyYW1lX2RlbWFuZBgLIAEoCzIiLnNreWFnZW50LmV4ZWN1dGlvbi52MS5GcmFtZURlbWFuZEgAEj4KDnJlc3VsdF9yZWZ1c2VkGAwgASgLMiQuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlJlc3VsdFJlZnVzZWRIABI/CgRtb3JlGA8gAygLMiYuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkNvbnRyb2xSZXNwb25zZUIJukgGkgEDEP8BQg4KBWZyYW1lEgW6SAIIASKcAgoFSGVsbG8SMwoJd29ya2VyX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIgCg5pbmNhcm5hdGlvbl9pZBgCIAEoCUIIukgFcgOwAQESHAoKam91cm5hbF9pZBgDIAEoCUIIukgFcgOwAQESQQoMY2FwYWJpbGl0aWVzGAQgASgLMiMuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkNhcGFiaWxpdGllc0IGukgDyAEBEjgKBGhlbGQYBSADKAsyHy5za3lhZ2VudC5leGVjdXRpb24udjEuSGVsZFN0ZXBCCbpIBpIBAxCAIBIhChBwcm90b2NvbF92ZXJzaW9uGAYgASgNQge6SAQqAiAAIqoCCgxDYXBhYmlsaXRpZXMSKwoEa2luZBgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDMxfSQSGgoHYWN0aW9ucxgCIAMoCUIJukgGkgEDEIAgEj8KBmxhYmVscxgDIAMoCzIvLnNreWFnZW50LmV4ZWN1dGlvbi52MS5DYXBhYmlsaXRpZXMuTGFiZWxzRW50cnkSJQoUbWF4X2NvbmN1cnJlbnRfc3RlcHMYBCABKA1CB7pIBCoCIAASIAoNcmVzaWRlbnRfcnVucxgFIAMoCUIJukgGkgEDEIAgEhgKB3ZlcnNpb24YBiABKAlCB7pIBHICGEAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKRAQoISGVsZFN0ZXASMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARI5CgVzdGF0ZRgCIAEoDjIgLnNreWFnZW50LmV4ZWN1dGlvbi52MS5IZWxkU3RhdGVCCLpIBYIBAhABEhUKDWFjdGlvbl9kaWdlc3QYAyABKAkiwQEKB1dlbGNvbWUSEgoKc2Vzc2lvbl9pZBgBIAEoCRI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLAoJbGVhc2VfdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg8KB25vZGVfaWQYBCABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgFIAEoDRISCgplbmRlZF9ydW5zGAYgAygJIiAKBkNyZWRpdBIWCgVzdGVwcxgBIAEoDUIHukgEKgIgACLBAgoGQXNzaWduEjMKA2tleRgBIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5Qga6SAPIAQESNQoGYWN0aW9uGAIgASgLMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkFjdGlvbkIGukgDyAEBEi8KDWFjdGlvbl9kaWdlc3QYAyABKAlCGLpIFXITMhFeYjM6WzAtOWEtZl17NjR9JBIsCghkZWFkbGluZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLZGVjaXNpb25faWQYBSABKAkSHAoLdHJhY2VwYXJlbnQYBiABKAlCB7pIBHICGEASFwoGdGVuYW50GAcgASgJQge6SARyAhhAEiAKDWFsbG93ZWRfaG9zdHMYCCADKAlCCbpIBpIBAxCAAiJDCgxTdGVwQWNjZXB0ZWQSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBASJtCgxTdGVwUHJvZ3Jlc3MSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARIZCgdtZXNzYWdlGAIgASgJQgi6SAVyAxiACBINCgVzaGFyZRgDIAEoASKRAQoKU3RlcFJlc3VsdBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEjcKB291dGNvbWUYAiABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuT3V0Y29tZUIGukgDyAEBEhUKDWFjdGlvbl9kaWdlc3QYAyABKAkirAEKCVN0ZXBTdGF0ZRIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEjkKBXN0YXRlGAIgASgOMiAuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkhlbGRTdGF0ZUIIukgFggECEAESLwoHb3V0Y29tZRgDIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lIosBCgZDYW5jZWwSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARIYCgZyZWFzb24YAiABKAlCCLpIBXIDGIAIEjIKBWdyYWNlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgi6SAWqAQIyACJqCglIZWFydGJlYXQSOgoHcnVubmluZxgBIAMoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5Qgm6SAaSAQMQgCASCwoDY3B1GAIgASgCEhQKDG1lbW9yeV9ieXRlcxgDIAEoBCJnCgdSZW5ld2VkEi4KBmxlYXNlcxgBIAMoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5EiwKCWxlYXNlX3R0bBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJFCg5SZXN1bHRSZWNvcmRlZBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBIlUKDVJlc3VsdFJlZnVzZWQSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARIPCgdtaXNzaW5nGAIgAygJIj4KB0luc3BlY3QSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBASIaCghSdW5FbmRlZBIOCgZydW5faWQYASABKAkiWQoFRHJhaW4SLAoIZGVhZGxpbmUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCmFsdGVybmF0ZXMYAiADKAkSDgoGcmVhc29uGAMgASgJIiMKB0dvb2RieWUSGAoGcmVhc29uGAEgASgJQgi6SAVyAxiACCKRAQoJSW52ZW50b3J5EkEKCXByb2Nlc3NlcxgBIAMoCzIjLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Pd25lZFByb2Nlc3NCCbpIBpIBAxCACBJBCghzZXNzaW9ucxgCIAMoCzIkLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Xb3JrZXJTZXNzaW9uQgm6SAaSAQMQgAgiQAoMT3duZWRQcm9jZXNzEgwKBG5hbWUYASABKAkSCwoDcGlkGAIgASgNEhUKDXByb2Nlc3NfZ3JvdXAYAyABKA0iUAoNV29ya2VyU2Vzc2lvbhISCgpzZXNzaW9uX2lkGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRIMCgRraW5kGAMgASgJEg0KBXRpdGxlGAQgASgJIlYKC0ZyYW1lRGVtYW5kEhIKCnNlc3Npb25faWQYASABKAkSDwoHbWF4X2ZwcxgCIAEoDRIRCgltYXhfd2lkdGgYAyABKA0SDwoHcXVhbGl0eRgEIAEoDSK5AQoRUHVzaEZyYW1lc1JlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIRCglmcmFtZV9zZXEYAiABKAQSMAoMY2FwdHVyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgptZWRpYV90eXBlGAQgASgJEhgKBGRhdGEYBSABKAxCCrpIB3oFGICAgAESDQoFd2lkdGgYBiABKA0SDgoGaGVpZ2h0GAcgASgNIicKElB1c2hGcmFtZXNSZXNwb25zZRIRCglzaG93bl9zZXEYASABKAQiUwoOUHV0QmxvYlJlcXVlc3QSKAoDcmVmGAEgASgLMhsuc2t5YWdlbnQuY29tbW9uLnYxLkJsb2JSZWYSFwoEZGF0YRgCIAEoDEIJukgGegQYgIBAIjsKD1B1dEJsb2JSZXNwb25zZRIoCgNyZWYYASABKAsyGy5za3lhZ2VudC5jb21tb24udjEuQmxvYlJlZiI6Cg5HZXRCbG9iUmVxdWVzdBIoCgZkaWdlc3QYASABKAlCGLpIFXITMhFeYjM6WzAtOWEtZl17NjR9JCIfCg9HZXRCbG9iUmVzcG9uc2USDAoEZGF0YRgBIAEoDCq4AQoJSGVsZFN0YXRlEhoKFkhFTERfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZIRUxEX1NUQVRFX05FVkVSX0JFR1VOEAESFgoSSEVMRF9TVEFURV9SVU5OSU5HEAISEwoPSEVMRF9TVEFURV9ET05FEAMSEwoPSEVMRF9TVEFURV9MT1NUEAQSGAoUSEVMRF9TVEFURV9UT01CU1RPTkUQBRIXChNIRUxEX1NUQVRFX1JFTEVBU0VEEAYypAMKDVdvcmtlclNlcnZpY2USYgoHQ29udHJvbBIlLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Db250cm9sUmVxdWVzdBomLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Db250cm9sUmVzcG9uc2UiBIi1GAUoATABEmsKClB1c2hGcmFtZXMSKC5za3lhZ2VudC5leGVjdXRpb24udjEuUHVzaEZyYW1lc1JlcXVlc3QaKS5za3lhZ2VudC5leGVjdXRpb24udjEuUHVzaEZyYW1lc1Jlc3BvbnNlIgSItRgFKAEwARJgCgdQdXRCbG9iEiUuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlB1dEJsb2JSZXF1ZXN0GiYuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlB1dEJsb2JSZXNwb25zZSIEiLUYBSgBEmAKB0dldEJsb2ISJS5za3lhZ2VudC5leGVjdXRpb24udjEuR2V0QmxvYlJlcXVlc3QaJi5za3lhZ2VudC5leGVjdXRpb24udjEuR2V0QmxvYlJlc3BvbnNlIgSItRgFMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_common_v1_options, file_skyagent_execution_v1_action]);
+  fileDesc("Cipza3lhZ2VudC9leGVjdXRpb24vdjEvd29ya2VyX3NlcnZpY2UucHJvdG8SFXNreWFnZW50LmV4ZWN1dGlvbi52MSK7AQoHU3RlcEtleRIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIYCgdhdHRlbXB0GAMgASgNQge6SAQqAiAAEjMKBWZlbmNlGAQgASgLMhwuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkZlbmNlQga6SAPIAQEiLgoFRmVuY2USFgoObG9nX2dlbmVyYXRpb24YASABKAQSDQoFZXBvY2gYAiABKAQi8gQKDkNvbnRyb2xSZXF1ZXN0EhQKA3NlcRgBIAEoBEIHukgEMgIgABILCgNhY2sYAiABKAQSLQoFaGVsbG8YAyABKAsyHC5za3lhZ2VudC5leGVjdXRpb24udjEuSGVsbG9IABIvCgZjcmVkaXQYBCABKAsyHS5za3lhZ2VudC5leGVjdXRpb24udjEuQ3JlZGl0SAASNQoJaGVhcnRiZWF0GAUgASgLMiAuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkhlYXJ0YmVhdEgAEjwKDXN0ZXBfYWNjZXB0ZWQYBiABKAsyIy5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEFjY2VwdGVkSAASPAoNc3RlcF9wcm9ncmVzcxgHIAEoCzIjLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwUHJvZ3Jlc3NIABI4CgtzdGVwX3Jlc3VsdBgIIAEoCzIhLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwUmVzdWx0SAASNgoKc3RlcF9zdGF0ZRgJIAEoCzIgLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwU3RhdGVIABIxCgdnb29kYnllGAogASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkdvb2RieWVIABI1CglpbnZlbnRvcnkYCyABKAsyIC5za3lhZ2VudC5leGVjdXRpb24udjEuSW52ZW50b3J5SAASPgoEbW9yZRgPIAMoCzIlLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Db250cm9sUmVxdWVzdEIJukgGkgEDEP8BQg4KBWZyYW1lEgW6SAIIASLcBQoPQ29udHJvbFJlc3BvbnNlEhQKA3NlcRgBIAEoBEIHukgEMgIgABILCgNhY2sYAiABKAQSMQoHd2VsY29tZRgDIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5XZWxjb21lSAASLwoGYXNzaWduGAQgASgLMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkFzc2lnbkgAEi8KBmNhbmNlbBgFIAEoCzIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5DYW5jZWxIABIxCgdyZW5ld2VkGAYgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlJlbmV3ZWRIABJACg9yZXN1bHRfcmVjb3JkZWQYByABKAsyJS5za3lhZ2VudC5leGVjdXRpb24udjEuUmVzdWx0UmVjb3JkZWRIABIxCgdpbnNwZWN0GAggASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkluc3BlY3RIABI0CglydW5fZW5kZWQYCSABKAsyHy5za3lhZ2VudC5leGVjdXRpb24udjEuUnVuRW5kZWRIABItCgVkcmFpbhgKIAEoCzIcLnNreWFnZW50LmV4ZWN1dGlvbi52MS5EcmFpbkgAEjoKDGZyYW1lX2RlbWFuZBgLIAEoCzIiLnNreWFnZW50LmV4ZWN1dGlvbi52MS5GcmFtZURlbWFuZEgAEj4KDnJlc3VsdF9yZWZ1c2VkGAwgASgLMiQuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlJlc3VsdFJlZnVzZWRIABI3CgphbHRlcm5hdGVzGA0gASgLMiEuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkFsdGVybmF0ZXNIABI/CgRtb3JlGA8gAygLMiYuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkNvbnRyb2xSZXNwb25zZUIJukgGkgEDEP8BQg4KBWZyYW1lEgW6SAIIASKcAgoFSGVsbG8SMwoJd29ya2VyX2lkGAEgASgJQiC6SB1yGzIZXlthLXowLTldW2EtejAtOS1dezAsNjJ9JBIgCg5pbmNhcm5hdGlvbl9pZBgCIAEoCUIIukgFcgOwAQESHAoKam91cm5hbF9pZBgDIAEoCUIIukgFcgOwAQESQQoMY2FwYWJpbGl0aWVzGAQgASgLMiMuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkNhcGFiaWxpdGllc0IGukgDyAEBEjgKBGhlbGQYBSADKAsyHy5za3lhZ2VudC5leGVjdXRpb24udjEuSGVsZFN0ZXBCCbpIBpIBAxCAIBIhChBwcm90b2NvbF92ZXJzaW9uGAYgASgNQge6SAQqAiAAIqoCCgxDYXBhYmlsaXRpZXMSKwoEa2luZBgBIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDMxfSQSGgoHYWN0aW9ucxgCIAMoCUIJukgGkgEDEIAgEj8KBmxhYmVscxgDIAMoCzIvLnNreWFnZW50LmV4ZWN1dGlvbi52MS5DYXBhYmlsaXRpZXMuTGFiZWxzRW50cnkSJQoUbWF4X2NvbmN1cnJlbnRfc3RlcHMYBCABKA1CB7pIBCoCIAASIAoNcmVzaWRlbnRfcnVucxgFIAMoCUIJukgGkgEDEIAgEhgKB3ZlcnNpb24YBiABKAlCB7pIBHICGEAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKRAQoISGVsZFN0ZXASMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARI5CgVzdGF0ZRgCIAEoDjIgLnNreWFnZW50LmV4ZWN1dGlvbi52MS5IZWxkU3RhdGVCCLpIBYIBAhABEhUKDWFjdGlvbl9kaWdlc3QYAyABKAkiwQEKB1dlbGNvbWUSEgoKc2Vzc2lvbl9pZBgBIAEoCRI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLAoJbGVhc2VfdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg8KB25vZGVfaWQYBCABKAkSGAoQcHJvdG9jb2xfdmVyc2lvbhgFIAEoDRISCgplbmRlZF9ydW5zGAYgAygJIiAKBkNyZWRpdBIWCgVzdGVwcxgBIAEoDUIHukgEKgIgACLBAgoGQXNzaWduEjMKA2tleRgBIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5Qga6SAPIAQESNQoGYWN0aW9uGAIgASgLMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkFjdGlvbkIGukgDyAEBEi8KDWFjdGlvbl9kaWdlc3QYAyABKAlCGLpIFXITMhFeYjM6WzAtOWEtZl17NjR9JBIsCghkZWFkbGluZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLZGVjaXNpb25faWQYBSABKAkSHAoLdHJhY2VwYXJlbnQYBiABKAlCB7pIBHICGEASFwoGdGVuYW50GAcgASgJQge6SARyAhhAEiAKDWFsbG93ZWRfaG9zdHMYCCADKAlCCbpIBpIBAxCAAiJDCgxTdGVwQWNjZXB0ZWQSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBASJtCgxTdGVwUHJvZ3Jlc3MSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARIZCgdtZXNzYWdlGAIgASgJQgi6SAVyAxiACBINCgVzaGFyZRgDIAEoASKRAQoKU3RlcFJlc3VsdBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEjcKB291dGNvbWUYAiABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuT3V0Y29tZUIGukgDyAEBEhUKDWFjdGlvbl9kaWdlc3QYAyABKAkirAEKCVN0ZXBTdGF0ZRIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEjkKBXN0YXRlGAIgASgOMiAuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkhlbGRTdGF0ZUIIukgFggECEAESLwoHb3V0Y29tZRgDIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lIosBCgZDYW5jZWwSMwoDa2V5GAEgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlN0ZXBLZXlCBrpIA8gBARIYCgZyZWFzb24YAiABKAlCCLpIBXIDGIAIEjIKBWdyYWNlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgi6SAWqAQIyACJqCglIZWFydGJlYXQSOgoHcnVubmluZxgBIAMoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5Qgm6SAaSAQMQgCASCwoDY3B1GAIgASgCEhQKDG1lbW9yeV9ieXRlcxgDIAEoBCKbAQoHUmVuZXdlZBIuCgZsZWFzZXMYASADKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleRIsCglsZWFzZV90dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMgoKdW5hbnN3ZXJlZBgDIAMoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5IkUKDlJlc3VsdFJlY29yZGVkEjMKA2tleRgBIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TdGVwS2V5Qga6SAPIAQEiVQoNUmVzdWx0UmVmdXNlZBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBEg8KB21pc3NpbmcYAiADKAkiPgoHSW5zcGVjdBIzCgNrZXkYASABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuU3RlcEtleUIGukgDyAEBIhoKCFJ1bkVuZGVkEg4KBnJ1bl9pZBgBIAEoCSJZCgVEcmFpbhIsCghkZWFkbGluZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKYWx0ZXJuYXRlcxgCIAMoCRIOCgZyZWFzb24YAyABKAkiKgoKQWx0ZXJuYXRlcxIcCglhZGRyZXNzZXMYASADKAlCCbpIBpIBAxCAAiIjCgdHb29kYnllEhgKBnJlYXNvbhgBIAEoCUIIukgFcgMYgAgikQEKCUludmVudG9yeRJBCglwcm9jZXNzZXMYASADKAsyIy5za3lhZ2VudC5leGVjdXRpb24udjEuT3duZWRQcm9jZXNzQgm6SAaSAQMQgAgSQQoIc2Vzc2lvbnMYAiADKAsyJC5za3lhZ2VudC5leGVjdXRpb24udjEuV29ya2VyU2Vzc2lvbkIJukgGkgEDEIAIIkAKDE93bmVkUHJvY2VzcxIMCgRuYW1lGAEgASgJEgsKA3BpZBgCIAEoDRIVCg1wcm9jZXNzX2dyb3VwGAMgASgNIlAKDVdvcmtlclNlc3Npb24SEgoKc2Vzc2lvbl9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSDAoEa2luZBgDIAEoCRINCgV0aXRsZRgEIAEoCSJWCgtGcmFtZURlbWFuZBISCgpzZXNzaW9uX2lkGAEgASgJEg8KB21heF9mcHMYAiABKA0SEQoJbWF4X3dpZHRoGAMgASgNEg8KB3F1YWxpdHkYBCABKA0iuQEKEVB1c2hGcmFtZXNSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSEQoJZnJhbWVfc2VxGAIgASgEEjAKDGNhcHR1cmVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKbWVkaWFfdHlwZRgEIAEoCRIYCgRkYXRhGAUgASgMQgq6SAd6BRiAgIABEg0KBXdpZHRoGAYgASgNEg4KBmhlaWdodBgHIAEoDSInChJQdXNoRnJhbWVzUmVzcG9uc2USEQoJc2hvd25fc2VxGAEgASgEIlMKDlB1dEJsb2JSZXF1ZXN0EigKA3JlZhgBIAEoCzIbLnNreWFnZW50LmNvbW1vbi52MS5CbG9iUmVmEhcKBGRhdGEYAiABKAxCCbpIBnoEGICAQCI7Cg9QdXRCbG9iUmVzcG9uc2USKAoDcmVmGAEgASgLMhsuc2t5YWdlbnQuY29tbW9uLnYxLkJsb2JSZWYiOgoOR2V0QmxvYlJlcXVlc3QSKAoGZGlnZXN0GAEgASgJQhi6SBVyEzIRXmIzOlswLTlhLWZdezY0fSQiHwoPR2V0QmxvYlJlc3BvbnNlEgwKBGRhdGEYASABKAwquAEKCUhlbGRTdGF0ZRIaChZIRUxEX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWSEVMRF9TVEFURV9ORVZFUl9CRUdVThABEhYKEkhFTERfU1RBVEVfUlVOTklORxACEhMKD0hFTERfU1RBVEVfRE9ORRADEhMKD0hFTERfU1RBVEVfTE9TVBAEEhgKFEhFTERfU1RBVEVfVE9NQlNUT05FEAUSFwoTSEVMRF9TVEFURV9SRUxFQVNFRBAGMqQDCg1Xb3JrZXJTZXJ2aWNlEmIKB0NvbnRyb2wSJS5za3lhZ2VudC5leGVjdXRpb24udjEuQ29udHJvbFJlcXVlc3QaJi5za3lhZ2VudC5leGVjdXRpb24udjEuQ29udHJvbFJlc3BvbnNlIgSItRgFKAEwARJrCgpQdXNoRnJhbWVzEiguc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlB1c2hGcmFtZXNSZXF1ZXN0Gikuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlB1c2hGcmFtZXNSZXNwb25zZSIEiLUYBSgBMAESYAoHUHV0QmxvYhIlLnNreWFnZW50LmV4ZWN1dGlvbi52MS5QdXRCbG9iUmVxdWVzdBomLnNreWFnZW50LmV4ZWN1dGlvbi52MS5QdXRCbG9iUmVzcG9uc2UiBIi1GAUoARJgCgdHZXRCbG9iEiUuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkdldEJsb2JSZXF1ZXN0GiYuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkdldEJsb2JSZXNwb25zZSIEiLUYBTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_common_v1_options, file_skyagent_execution_v1_action]);
 
 /**
  * One attempt at a step. (run_id, step_id, attempt) is the key of the worker's journal; the fence says who may ask.
@@ -460,6 +460,14 @@ export type ControlResponse = Message<"skyagent.execution.v1.ControlResponse"> &
      */
     value: ResultRefused;
     case: "resultRefused";
+  } | {
+    /**
+     * Where else this worker may dial.
+     *
+     * @generated from field: skyagent.execution.v1.Alternates alternates = 13;
+     */
+    value: Alternates;
+    case: "alternates";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -560,6 +568,13 @@ export type ControlResponseJson = {
    * @generated from field: skyagent.execution.v1.ResultRefused result_refused = 12;
    */
   resultRefused?: ResultRefusedJson;
+
+  /**
+   * Where else this worker may dial.
+   *
+   * @generated from field: skyagent.execution.v1.Alternates alternates = 13;
+   */
+  alternates?: AlternatesJson;
 
   /**
    * Frames that were ready at the same time, to be applied in order after this one; they have no more of their own.
@@ -1492,6 +1507,14 @@ export type Renewed = Message<"skyagent.execution.v1.Renewed"> & {
    * @generated from field: google.protobuf.Duration lease_ttl = 2;
    */
   leaseTtl?: Duration | undefined;
+
+  /**
+   * Attempts whose owner could not be asked: neither renewed nor over. Each keeps the lease that it had. A worker that
+   * does not know this field takes them as over, which is safe: what has not begun is refused, and tried again.
+   *
+   * @generated from field: repeated skyagent.execution.v1.StepKey unanswered = 3;
+   */
+  unanswered: StepKey[];
 };
 
 /**
@@ -1513,6 +1536,14 @@ export type RenewedJson = {
    * @generated from field: google.protobuf.Duration lease_ttl = 2;
    */
   leaseTtl?: DurationJson;
+
+  /**
+   * Attempts whose owner could not be asked: neither renewed nor over. Each keeps the lease that it had. A worker that
+   * does not know this field takes them as over, which is safe: what has not begun is refused, and tried again.
+   *
+   * @generated from field: repeated skyagent.execution.v1.StepKey unanswered = 3;
+   */
+  unanswered?: StepKeyJson[];
 };
 
 /**
@@ -1560,6 +1591,7 @@ export const ResultRecordedSchema: GenMessage<ResultRecorded, {jsonType: ResultR
 /**
  * The outcome names bytes that are not stored here as it says, so no event may name them. The worker stores what it has
  * and reports again. One that cannot is refused a few times on a stream; then the outcome is recorded without them.
+ * With nothing missing: who has to record the result did not get it, so the worker reports it again.
  *
  * @generated from message skyagent.execution.v1.ResultRefused
  */
@@ -1582,6 +1614,7 @@ export type ResultRefused = Message<"skyagent.execution.v1.ResultRefused"> & {
 /**
  * The outcome names bytes that are not stored here as it says, so no event may name them. The worker stores what it has
  * and reports again. One that cannot is refused a few times on a stream; then the outcome is recorded without them.
+ * With nothing missing: who has to record the result did not get it, so the worker reports it again.
  *
  * @generated from message skyagent.execution.v1.ResultRefused
  */
@@ -1742,6 +1775,43 @@ export const DrainSchema: GenMessage<Drain, {jsonType: DrainJson}> = /*@__PURE__
   messageDesc(file_skyagent_execution_v1_worker_service, 21);
 
 /**
+ * Other nodes of the same control plane, to be dialled when this one does not answer any more. Replaces what was told
+ * before; comes again whenever it changes.
+ *
+ * @generated from message skyagent.execution.v1.Alternates
+ */
+export type Alternates = Message<"skyagent.execution.v1.Alternates"> & {
+  /**
+   * Their addresses, as host:port.
+   *
+   * @generated from field: repeated string addresses = 1;
+   */
+  addresses: string[];
+};
+
+/**
+ * Other nodes of the same control plane, to be dialled when this one does not answer any more. Replaces what was told
+ * before; comes again whenever it changes.
+ *
+ * @generated from message skyagent.execution.v1.Alternates
+ */
+export type AlternatesJson = {
+  /**
+   * Their addresses, as host:port.
+   *
+   * @generated from field: repeated string addresses = 1;
+   */
+  addresses?: string[];
+};
+
+/**
+ * Describes the message skyagent.execution.v1.Alternates.
+ * Use `create(AlternatesSchema)` to create a new message.
+ */
+export const AlternatesSchema: GenMessage<Alternates, {jsonType: AlternatesJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_execution_v1_worker_service, 22);
+
+/**
  * Going away on purpose.
  *
  * @generated from message skyagent.execution.v1.Goodbye
@@ -1774,7 +1844,7 @@ export type GoodbyeJson = {
  * Use `create(GoodbyeSchema)` to create a new message.
  */
 export const GoodbyeSchema: GenMessage<Goodbye, {jsonType: GoodbyeJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 22);
+  messageDesc(file_skyagent_execution_v1_worker_service, 23);
 
 /**
  * What is alive on the worker, for people and for reapers.
@@ -1823,7 +1893,7 @@ export type InventoryJson = {
  * Use `create(InventorySchema)` to create a new message.
  */
 export const InventorySchema: GenMessage<Inventory, {jsonType: InventoryJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 23);
+  messageDesc(file_skyagent_execution_v1_worker_service, 24);
 
 /**
  * A process that a worker owns.
@@ -1886,7 +1956,7 @@ export type OwnedProcessJson = {
  * Use `create(OwnedProcessSchema)` to create a new message.
  */
 export const OwnedProcessSchema: GenMessage<OwnedProcess, {jsonType: OwnedProcessJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 24);
+  messageDesc(file_skyagent_execution_v1_worker_service, 25);
 
 /**
  * A live browser, desktop or workspace on a worker.
@@ -1963,7 +2033,7 @@ export type WorkerSessionJson = {
  * Use `create(WorkerSessionSchema)` to create a new message.
  */
 export const WorkerSessionSchema: GenMessage<WorkerSession, {jsonType: WorkerSessionJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 25);
+  messageDesc(file_skyagent_execution_v1_worker_service, 26);
 
 /**
  * Somebody watches, or nobody does.
@@ -2040,7 +2110,7 @@ export type FrameDemandJson = {
  * Use `create(FrameDemandSchema)` to create a new message.
  */
 export const FrameDemandSchema: GenMessage<FrameDemand, {jsonType: FrameDemandJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 26);
+  messageDesc(file_skyagent_execution_v1_worker_service, 27);
 
 /**
  * One frame.
@@ -2159,7 +2229,7 @@ export type PushFramesRequestJson = {
  * Use `create(PushFramesRequestSchema)` to create a new message.
  */
 export const PushFramesRequestSchema: GenMessage<PushFramesRequest, {jsonType: PushFramesRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 27);
+  messageDesc(file_skyagent_execution_v1_worker_service, 28);
 
 /**
  * Flow control of frames.
@@ -2194,7 +2264,7 @@ export type PushFramesResponseJson = {
  * Use `create(PushFramesResponseSchema)` to create a new message.
  */
 export const PushFramesResponseSchema: GenMessage<PushFramesResponse, {jsonType: PushFramesResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 28);
+  messageDesc(file_skyagent_execution_v1_worker_service, 29);
 
 /**
  * A piece of a blob.
@@ -2243,7 +2313,7 @@ export type PutBlobRequestJson = {
  * Use `create(PutBlobRequestSchema)` to create a new message.
  */
 export const PutBlobRequestSchema: GenMessage<PutBlobRequest, {jsonType: PutBlobRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 29);
+  messageDesc(file_skyagent_execution_v1_worker_service, 30);
 
 /**
  * The stored blob.
@@ -2278,7 +2348,7 @@ export type PutBlobResponseJson = {
  * Use `create(PutBlobResponseSchema)` to create a new message.
  */
 export const PutBlobResponseSchema: GenMessage<PutBlobResponse, {jsonType: PutBlobResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 30);
+  messageDesc(file_skyagent_execution_v1_worker_service, 31);
 
 /**
  * Which bytes to read.
@@ -2313,7 +2383,7 @@ export type GetBlobRequestJson = {
  * Use `create(GetBlobRequestSchema)` to create a new message.
  */
 export const GetBlobRequestSchema: GenMessage<GetBlobRequest, {jsonType: GetBlobRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 31);
+  messageDesc(file_skyagent_execution_v1_worker_service, 32);
 
 /**
  * A piece of a blob.
@@ -2348,7 +2418,7 @@ export type GetBlobResponseJson = {
  * Use `create(GetBlobResponseSchema)` to create a new message.
  */
 export const GetBlobResponseSchema: GenMessage<GetBlobResponse, {jsonType: GetBlobResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_worker_service, 32);
+  messageDesc(file_skyagent_execution_v1_worker_service, 33);
 
 /**
  * What a worker's journal knows of an attempt.

@@ -233,6 +233,7 @@ class ControlResponse(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     FRAME_DEMAND_FIELD_NUMBER: _builtins.int
     RESULT_REFUSED_FIELD_NUMBER: _builtins.int
+    ALTERNATES_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Counts from 1 within the stream's session."""
@@ -279,6 +280,10 @@ class ControlResponse(_message.Message):
         """The outcome names bytes that are not stored: store them and report again."""
 
     @_builtins.property
+    def alternates(self) -> Global___Alternates:
+        """Where else this worker may dial."""
+
+    @_builtins.property
     def more(self) -> _containers.RepeatedCompositeFieldContainer[Global___ControlResponse]:
         """Frames that were ready at the same time, to be applied in order after this one; they have no more of their own.
         Only sent to who speaks protocol version 2.
@@ -299,13 +304,14 @@ class ControlResponse(_message.Message):
         drain: Global___Drain | None = ...,
         frame_demand: Global___FrameDemand | None = ...,
         result_refused: Global___ResultRefused | None = ...,
+        alternates: Global___Alternates | None = ...,
         more: _abc.Iterable[Global___ControlResponse] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "renewed", b"renewed", "result_recorded", b"result_recorded", "result_refused", b"result_refused", "run_ended", b"run_ended", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alternates", b"alternates", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "renewed", b"renewed", "result_recorded", b"result_recorded", "result_refused", b"result_refused", "run_ended", b"run_ended", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "more", b"more", "renewed", b"renewed", "result_recorded", b"result_recorded", "result_refused", b"result_refused", "run_ended", b"run_ended", "seq", b"seq", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "alternates", b"alternates", "assign", b"assign", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "frame_demand", b"frame_demand", "inspect", b"inspect", "more", b"more", "renewed", b"renewed", "result_recorded", b"result_recorded", "result_refused", b"result_refused", "run_ended", b"run_ended", "seq", b"seq", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "renewed", "result_recorded", "inspect", "run_ended", "drain", "frame_demand", "result_refused"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assign", "cancel", "renewed", "result_recorded", "inspect", "run_ended", "drain", "frame_demand", "result_refused", "alternates"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -783,6 +789,7 @@ class Renewed(_message.Message):
 
     LEASES_FIELD_NUMBER: _builtins.int
     LEASE_TTL_FIELD_NUMBER: _builtins.int
+    UNANSWERED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepKey]:
         """Attempts whose lease was renewed."""
@@ -791,15 +798,22 @@ class Renewed(_message.Message):
     def lease_ttl(self) -> _duration_pb2.Duration:
         """How long the lease lives from now."""
 
+    @_builtins.property
+    def unanswered(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepKey]:
+        """Attempts whose owner could not be asked: neither renewed nor over. Each keeps the lease that it had. A worker that
+        does not know this field takes them as over, which is safe: what has not begun is refused, and tried again.
+        """
+
     def __init__(
         self,
         *,
         leases: _abc.Iterable[Global___StepKey] | None = ...,
         lease_ttl: _duration_pb2.Duration | None = ...,
+        unanswered: _abc.Iterable[Global___StepKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_ttl", b"lease_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_ttl", b"lease_ttl", "leases", b"leases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_ttl", b"lease_ttl", "leases", b"leases", "unanswered", b"unanswered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -833,6 +847,7 @@ Global___ResultRecorded: _TypeAlias = ResultRecorded  # noqa: Y015
 class ResultRefused(_message.Message):
     """The outcome names bytes that are not stored here as it says, so no event may name them. The worker stores what it has
     and reports again. One that cannot is refused a few times on a stream; then the outcome is recorded without them.
+    With nothing missing: who has to record the result did not get it, so the worker reports it again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -940,6 +955,32 @@ class Drain(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class Alternates(_message.Message):
+    """Other nodes of the same control plane, to be dialled when this one does not answer any more. Replaces what was told
+    before; comes again whenever it changes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their addresses, as host:port."""
+
+    def __init__(
+        self,
+        *,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Alternates: _TypeAlias = Alternates  # noqa: Y015
 
 @_typing.final
 class Goodbye(_message.Message):

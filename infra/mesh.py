@@ -86,6 +86,7 @@ class Runtime:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._shared: dict[object, asyncio.Future[object]] = {}
         self._loops: dict[str, Loop] = {}
+        self._looping = False
 
     def channel(self, service: str) -> grpc.aio.Channel:
         """To a service by name: in the process that settings.peers names, else in this one. Acts with role internal."""
@@ -127,12 +128,15 @@ class Runtime:
 
     def background(self, name: str, loop: Loop) -> None:
         """Run a loop from when the process serves until it drains; its error ends the process. Call it in open()."""
+        if self._looping:
+            raise Internal("LOOP_TOO_LATE", f"the loop {name!r} would never run: it was not given in open()")
         if name in self._loops:
             raise Internal("LOOP_TWICE", f"there is a loop {name!r} already; give this one another name")
         self._loops[name] = loop
 
     async def run_loops(self) -> None:
         """For serving(): everything given to background(), until cancelled or until one fails."""
+        self._looping = True
         async with asyncio.TaskGroup() as group:
             for name, loop in self._loops.items():
                 group.create_task(_run_loop(name, loop), name=name)

@@ -340,13 +340,31 @@ async def test_tokens_are_written_anew_while_the_mesh_runs(settings: Settings) -
         assert Verifier(settings.keys_dir, clock).verify(kept).role is Role.WORKER
 
 
-async def test_two_loops_may_not_share_a_name(settings: Settings) -> None:
-    async def loop() -> None: ...
+def with_loops(running: asyncio.Event, *names: str) -> Service:
+    async def loop() -> None:
+        running.set()
 
-    async with serving([], settings) as runtime:
-        runtime.background("driver", loop)
-        with pytest.raises(Internal, match="driver"):
-            runtime.background("driver", loop)
+    @asynccontextmanager
+    async def open_it(runtime: Runtime) -> AsyncGenerator[Register]:
+        for name in names:
+            runtime.background(name, loop)
+        yield lambda _server: None
+
+    return Service("loops", (), open_it)
+
+
+async def test_two_loops_may_not_share_a_name(settings: Settings) -> None:
+    with pytest.raises(Internal, match="driver"):
+        async with serving([with_loops(asyncio.Event(), "driver", "driver")], settings):
+            pass
+
+
+async def test_a_loop_that_would_never_run_is_refused(settings: Settings) -> None:
+    running = asyncio.Event()
+    async with serving([with_loops(running, "driver")], settings) as runtime:
+        await running.wait()
+        with pytest.raises(Internal, match="would never run"):
+            runtime.background("late", runtime.run_loops)
 
 
 async def test_a_method_without_a_permission_keeps_the_process_from_starting(

@@ -20,7 +20,7 @@ from infra.auth import prepare_identity, prepare_worker_token
 from infra.clock import SystemClock
 from infra.db import shared_database
 from infra.ids import system_ids
-from infra.mesh import Runtime, Service, serving
+from infra.mesh import Register, Runtime, Service, serving
 from infra.settings import LeaseSettings, Settings
 from infra.telemetry import telemetry
 from skyagent.execution.v1 import action_pb2 as act
@@ -148,8 +148,18 @@ class ControlPlane:
 async def control_plane(
     settings: Settings, services: Iterable[Service] = (POLICY_ENGINE, ORCHESTRATOR)
 ) -> AsyncGenerator[ControlPlane]:
-    async with serving(services, settings) as runtime:
+    async with serving((*services, ONLOOKER), settings) as runtime:
         yield ControlPlane(runtime, await runtime.shared(shared_journal))
+
+
+@asynccontextmanager
+async def _journal_only(runtime: Runtime) -> AsyncGenerator[Register]:
+    await runtime.shared(shared_journal)
+    yield lambda _server: None
+
+
+ONLOOKER = Service("onlooker", (), _journal_only)
+"""Opens the journal where no other service does, so that it hears what other processes announce."""
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
 """DBOS under the bench's load: a workflow of 20 steps, each recorded before the next one begins.
 
-python dbos_steps.py FOLDER SECONDS AT_ONCE...      (in the peers' environment)
+python dbos_steps.py FOLDER|POSTGRES_URL SECONDS AT_ONCE...      (in the peers' environment)
 """
 
 import sqlite3
@@ -35,24 +35,24 @@ async def run(tell: Callable[[float], None]) -> None:
     await handle.get_result()
 
 
-async def main(folder: Path, seconds: float, at_once: list[int]) -> None:
-    path = folder / "dbos.db"
-    DBOS(
-        config=DBOSConfig(
-            name="bench", system_database_url=f"sqlite:///{path}", log_level="ERROR", run_admin_server=False
-        )
-    )
+async def main(where: str, seconds: float, at_once: list[int]) -> None:
+    shared = where.startswith("postgresql:")
+    name, url = ("dbos-pg", where) if shared else ("dbos", f"sqlite:///{where}/dbos.db")
+    DBOS(config=DBOSConfig(name="bench", system_database_url=url, log_level="ERROR", run_admin_server=False))
     DBOS.launch()
-    with sqlite3.connect(path) as connection:
-        journal_mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-        synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
-    say_settings(
-        "dbos", journal_mode=journal_mode, synchronous=f"{synchronous} (DBOS leaves SQLite's own)", payload="200 B"
-    )
+    say_settings(name, **({"payload": "200 B"} if shared else sqlite_settings(Path(where) / "dbos.db")))
     for runs in at_once:
-        await measure("dbos", run, at_once=runs, seconds=seconds)
+        await measure(name, run, at_once=runs, seconds=seconds)
     DBOS.destroy()
 
 
+def sqlite_settings(path: Path) -> dict[str, str]:
+    with sqlite3.connect(path) as connection:
+        journal_mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
+    own = f"{synchronous} (DBOS leaves SQLite's own)"
+    return {"journal_mode": journal_mode, "synchronous": own, "payload": "200 B"}
+
+
 if __name__ == "__main__":
-    uvloop.run(main(Path(sys.argv[1]), float(sys.argv[2]), [int(each) for each in sys.argv[3:]]))
+    uvloop.run(main(sys.argv[1], float(sys.argv[2]), [int(each) for each in sys.argv[3:]]))

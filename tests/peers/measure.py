@@ -16,8 +16,8 @@ PAYLOAD = b"x" * 200
 Run = Callable[[Callable[[float], None]], Awaitable[None]]
 
 
-async def measure(system: str, run: Run, *, at_once: int, seconds: float) -> None:
-    """Every run that was begun is finished and counted."""
+async def measure(system: str, run: Run, *, at_once: int, seconds: float) -> int:
+    """Every run that was begun is finished and counted; how many steps that were."""
     took: list[float] = []
     start, cpu = time.perf_counter(), _cpu_seconds()
 
@@ -39,6 +39,12 @@ async def measure(system: str, run: Run, *, at_once: int, seconds: float) -> Non
         "cpu_us": cpu / len(took) * 1e6,
     }
     print(json.dumps(found), flush=True)
+    return len(took)
+
+
+def say_size(system: str, bytes_per_step: float) -> None:
+    """One JSON line of what a step leaves on the disk."""
+    print(json.dumps({"system": system, "bytes_per_step": bytes_per_step}), flush=True)
 
 
 def say_settings(system: str, **settings: object) -> None:

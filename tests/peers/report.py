@@ -15,10 +15,23 @@ FOLDER = Path("build/bench")
 
 @dataclass(frozen=True)
 class Aim:
-    """What a figure should reach: at least `least`, or None when it is only told."""
+    """What a figure should reach: at least `least`, or at most `most`; without either it is only told."""
 
     figure: str
     least: float | None = None
+    most: float | None = None
+
+    @property
+    def words(self) -> str:
+        if self.least is not None:
+            return f">= {self.least:g}"
+        return "" if self.most is None else f"<= {self.most:g}"
+
+    def verdict(self, value: float) -> str:
+        if not self.words:
+            return ""
+        missed = (self.least is not None and value < self.least) or (self.most is not None and value > self.most)
+        return "MISSED" if missed else "reached"
 
 
 def machine() -> dict[str, str | int | float]:
@@ -44,26 +57,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 def publish(name: str, figures: Mapping[str, float], aims: Sequence[Aim]) -> None:
     """Print the figures beside their aims and write build/bench/NAME.json."""
-    rows = [
-        (
-            aim.figure,
-            f"{figures[aim.figure]:,.2f}",
-            "" if aim.least is None else f">= {aim.least:g}",
-            _mark(figures, aim),
-        )
-        for aim in aims
-    ]
+    rows = [(aim.figure, f"{figures[aim.figure]:,.2f}", aim.words, aim.verdict(figures[aim.figure])) for aim in aims]
     table(name, ("figure", "value", "aim", ""), rows)
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "figures": dict(figures)}, indent=2) + "\n")
     print(path)
-
-
-def _mark(figures: Mapping[str, float], aim: Aim) -> str:
-    if aim.least is None:
-        return ""
-    return "reached" if figures[aim.figure] >= aim.least else "MISSED"
 
 
 def _cpu() -> str:

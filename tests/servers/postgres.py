@@ -41,11 +41,14 @@ class Postgres:
         return self.address(name)
 
 
+MEMORY = Path("/dev/shm")
+
+
 @contextmanager
-def temporary_postgres() -> Generator[Postgres]:
-    """A server over an empty folder, in memory where that is possible: it is set to sync like in production."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with TemporaryDirectory(prefix="skyagent-postgres-", dir=memory) as name:
+def temporary_postgres(above: Path = MEMORY) -> Generator[Postgres]:
+    """A server over an empty folder, in memory unless told where: it is set to sync like in production."""
+    where = above if os.access(above, os.W_OK) else None
+    with TemporaryDirectory(prefix="skyagent-postgres-", dir=where) as name:
         folder = Path(name)
         run(PROGRAMS / "initdb", "-D", str(folder / "data"), "-U", "skyagent", "-A", "trust", "-N", "--locale=C.UTF-8")
         port = free_ports(1)[0]

@@ -17,7 +17,7 @@ from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import plan_pb2 as plan
 from skyagent.run.v1 import state_pb2 as st
 
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 """Raised whenever the same events fold to another state, or a new kind of event appears."""
 
 WAITING_FOR_PERSON = "WAITING_FOR_PERSON"
@@ -76,7 +76,8 @@ class RunFold:
         if event.seq != self.state.seq + 1:
             raise IllegalEvent("JOURNAL_GAP", f"event {event.seq} of run {event.run_id} follows event {self.state.seq}")
         if kind is None and not event.erased:
-            raise IllegalEvent("UNKNOWN_EVENT", f"event {event.seq} of run {event.run_id} is of a kind unknown here")
+            told = f"event {event.seq} of run {event.run_id} is of a kind unknown here: use a newer version"
+            raise IllegalEvent("UNKNOWN_EVENT", told)
         self.state.run_id, self.state.seq, self.state.epoch = event.run_id, event.seq, event.epoch
         self.state.update_time.CopyFrom(event.time)
         if kind is not None:
@@ -201,6 +202,7 @@ class RunFold:
     def _owner_changed(self, body: ev.OwnerChanged, event: ev.RunEvent) -> None:
         self.state.counts.takeovers += bool(self.state.node_id)
         self.state.node_id = body.node_id
+        self.state.fold_version = body.fold_version or self.state.fold_version
 
     def _plan_extended(self, body: ev.PlanExtended, event: ev.RunEvent) -> None:
         for node in body.nodes:

@@ -107,6 +107,32 @@ class RunEnded(Precondition):
         super().__init__("RUN_ENDED", f"run {run_id} has ended and takes no commands: start another one", run_id=run_id)
 
 
+class FoldTooNew(Precondition):
+    """A newer program writes this run: what this one would make of its events could be false."""
+
+    def __init__(self, run_id: str, written: int, known: int) -> None:
+        super().__init__(
+            "FOLD_TOO_NEW",
+            f"run {run_id} needs a newer node: it was written for fold {written}, this one has fold {known}. Ask a node"
+            " of the newer version, or bring this one to it",
+            run_id=run_id,
+            fold_version=str(written),
+        )
+
+
+class CommandTooNew(Precondition):
+    """A newer node took a command that this one does not know; it stays pending, and nothing starts before it."""
+
+    def __init__(self, run_id: str, cmd_id: str, kind: str) -> None:
+        super().__init__(
+            "COMMAND_TOO_NEW",
+            f"run {run_id} needs a newer node: its command {cmd_id} ({kind}) is unknown here and waits for the newer"
+            " version that took it",
+            run_id=run_id,
+            cmd_id=cmd_id,
+        )
+
+
 class RunNotFound(NotFound):
     """No such run, or another tenant's."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control.core.run import RunFold, terminal
+from control.core.run import FOLD_VERSION, RunFold, terminal
 from control.core.summary import current_step, summary
+from control.journal.errors import FoldTooNew
 from control.journal.event import StoredEvent
 from control.journal.journal import Journal
 from control.journal.run import Projection, RunHead
@@ -56,10 +57,20 @@ def require_whole(run_id: str, last_seq: int, head_seq: int) -> None:
         )
 
 
+def require_foldable(head: RunHead) -> None:
+    """Raises FoldTooNew when a newer program writes the run."""
+    if head.fold_version > FOLD_VERSION:
+        raise FoldTooNew(head.run_id, head.fold_version, FOLD_VERSION)
+
+
 async def folded_run(journal: Journal, run_id: str, *, tenant: str | None = None) -> FoldedRun:
-    """A run folded up to its head, from its last snapshot on. Raises RunNotFound, or DataLoss for a missing tail."""
+    """A run folded up to its head, from its last snapshot on.
+
+    Raises RunNotFound, FoldTooNew, or DataLoss for a missing tail.
+    """
     while True:
         head = await journal.head(run_id, tenant=tenant)
+        require_foldable(head)
         snapshot = await journal.load_snapshot(run_id, fold_version=head.fold_version)
         folded = RunFold(st.RunState.FromString(snapshot.state) if snapshot else None)
         while missing := head.head_seq - folded.state.seq:

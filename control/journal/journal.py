@@ -64,6 +64,8 @@ class Journal(Protocol):
     ) -> tuple[RunHead, ...]:
         """Own runs that have no living owner and whose fold this node knows, oldest first, each under a new epoch.
 
+        The claim raises a run's fold_version to the node's own: no older node takes back what this one writes.
+
         A node is dead when it left, was replaced, or is among `dead` (see `beats`). Where one process alone can write,
         every other one is. Runs that the node owns already may be among the answer.
         """

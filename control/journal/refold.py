@@ -8,15 +8,15 @@ from itertools import groupby
 
 from sqlalchemy import Connection, update
 
-from control.core.run import FOLD_VERSION, RunFold, terminal
+from control.core.run import RunFold, terminal
 from control.journal.event import StoredEvent
-from control.journal.folding import event_of, projection
+from control.journal.folding import event_of, projection, require_foldable
 from control.journal.queries import events
 from control.journal.queries.projections import forget_derived, put_projection, save_snapshot
 from control.journal.run import RunHead
 from control.journal.schema import runs
 from control.journal.snapshot import Snapshot, due
-from infra.errors import DataLoss, Precondition
+from infra.errors import DataLoss
 from skyagent.run.v1 import event_pb2 as ev
 
 
@@ -42,12 +42,10 @@ def refold(
     The snapshot is made at `kept_seq`, where one stood; without one, where the run's owner would have kept it.
 
     Raises:
-        Precondition: FOLD_TOO_NEW, the run was written by a newer program.
+        FoldTooNew: the run was written by a newer program.
         DataLoss: its journal is not as it was written, or cannot be folded.
     """
-    if head.fold_version > FOLD_VERSION:
-        told = f"it was written for fold {head.fold_version}, this program has fold {FOLD_VERSION}: use a newer one"
-        raise Precondition("FOLD_TOO_NEW", told)
+    require_foldable(head)
     found = events.verify(connection, head.run_id)
     if found.bad_seq is not None:
         raise DataLoss("JOURNAL_ALTERED", found.reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold
-from control.journal import ApprovalDecision, ApprovalStatus, StoredCommand
+from control.journal import ApprovalDecision, ApprovalStatus, CommandTooNew, StoredCommand
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
@@ -19,9 +19,17 @@ _STATES = {
 }
 
 
+def command_of(stored: StoredCommand) -> cmd.Command:
+    """What a person said. Raises CommandTooNew for a kind that only a newer version knows."""
+    command = cmd.Command.FromString(stored.payload)
+    if command.WhichOneof("kind") is None and stored.decision is None:
+        raise CommandTooNew(stored.run_id, stored.cmd_id, stored.kind)
+    return command
+
+
 def events_of(stored: StoredCommand, folded: RunFold) -> Sequence[ev.EventBody]:
     """The events that apply a command, CommandApplied first."""
-    command = cmd.Command.FromString(stored.payload)
+    command = command_of(stored)
     applied = ev.CommandApplied(command_id=stored.cmd_id, actor=stored.actor, command=command)
     events = [ev.EventBody(command_applied=applied)]
     if stored.decision is not None:

@@ -24,7 +24,7 @@ from control.journal import (
 )
 from control.journal.folding import event_of
 from control.orchestrator.attempts import Attempts, NoWorker, RunMoved
-from control.orchestrator.commands import cancel_by_ms, closed_questions, events_of
+from control.orchestrator.commands import cancel_by_ms, closed_questions, command_of, events_of
 from control.orchestrator.judging import PolicyUnavailable
 from control.orchestrator.ledger import Also, Ledger
 from control.orchestrator.links import Key, WorkerLinks
@@ -35,7 +35,6 @@ from infra.clock import Clock
 from infra.errors import SkyError
 from infra.ids import Ids
 from infra.log import event_logger
-from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 
 LONGEST_WAIT_MS = 1_000
@@ -99,6 +98,7 @@ class Driver:
             return  # it broke here and is tried again
         cause = "restarted" if state.node_id else "created"
         owner = ev.OwnerChanged(node_id=self.node_id, incarnation_id=self.incarnation, cause=cause)
+        owner.fold_version = self.ledger.head.fold_version
         await self.ledger.commit_now(lambda _: (ev.EventBody(owner_changed=owner),))
 
     async def _cancel_by_ms(self) -> int:
@@ -168,7 +168,7 @@ class Driver:
             return  # every command raises it
         self.ledger.control_gen = head.control_gen
         for command in await self.ledger.journal.pending_commands(self.run_id):
-            by_ms = cancel_by_ms(cmd.Command.FromString(command.payload), command.created_ms)
+            by_ms = cancel_by_ms(command_of(command), command.created_ms)
             self.intents.cancel_by_ms = by_ms or self.intents.cancel_by_ms
             await self.ledger.commit_now(partial(events_of, command), Also(applied=(command.cmd_id,)))
 

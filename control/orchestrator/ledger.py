@@ -21,7 +21,7 @@ from control.journal import (
     Snapshot,
     StaleHead,
 )
-from control.journal.folding import event_of, projection, require_whole
+from control.journal.folding import event_of, projection, require_foldable, require_whole
 from control.journal.snapshot import due
 from infra.clock import Clock
 from infra.errors import SkyError
@@ -79,7 +79,13 @@ class Ledger:
         return max(0, now_ms - ms_of(self.state.create_time) - self._idle.until(now_ms))
 
     async def load(self) -> None:
-        """Folds what is in the journal, from the last snapshot on. Raises DataLoss when its tail is missing."""
+        """Folds what is in the journal, from the last snapshot on.
+
+        Raises:
+            FoldTooNew: a newer program writes the run.
+            DataLoss: its tail is missing.
+        """
+        require_foldable(self.head)
         snapshot = await self.journal.load_snapshot(self.head.run_id, fold_version=self.head.fold_version)
         state = st.RunState.FromString(snapshot.state) if snapshot else None
         if state is not None and state.spec.limits.HasField("max_wall_time"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from control.core.run import FOLD_VERSION, INTERNAL_ERROR, LOG_BEHIND, RunFold, terminal
-from control.journal import Journal, Node, RunHead, StaleOwner
+from control.journal import FoldTooNew, Journal, Node, RunHead, StaleOwner
 from control.orchestrator.driver import Driver, wait_for
 from control.orchestrator.links import Key, WorkerLink
 from control.orchestrator.living import Living
@@ -204,7 +204,11 @@ class Owner:
         """Records what came after a run's end; it changes no verdict."""
         async with self._late:
             late = self.new_driver(await self.journal.head(report.result.key.run_id))
-            await late.ledger.load()
+            try:
+                await late.ledger.load()
+            except FoldTooNew as newer:  # its worker holds it until a node records it that knows the run
+                log.warning("result.not_recorded", run_id=late.run_id, error=newer)
+                return
             await late.results.record(report)
 
     async def state(self, link: WorkerLink, state: wire.StepState) -> None:

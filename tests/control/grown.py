@@ -103,6 +103,9 @@ class Growing:
     def _bodies(self, seed: int, length: int, *, ended: bool) -> list[ev.EventBody]:
         """None of them erased: what is missing cannot have been written."""
         bodies = [event.body for event in mixed.journal(seed, length + length // 20 + 5) if not event.erased]
+        for body in bodies:
+            if body.HasField("owner_changed"):
+                body.owner_changed.fold_version = FOLD_VERSION
         return [*bodies[: length - ended], *bodies[len(bodies) - ended :]] if length > 1 else bodies[:1]
 
 

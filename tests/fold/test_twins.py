@@ -16,11 +16,12 @@ in_typescript = pytest.mark.skipif(
     not (journals.DASHBOARD / "node_modules").exists(), reason="`make setup` installs the dashboard's packages"
 )
 KEPT = json.loads((GOLDEN / "digests.json").read_text())
+"""Of version 1; those of a later one stand in a folder of its own (tests/fold/record.py)."""
 
 
 @pytest.mark.parametrize("name", KEPT["digests"])
 def test_a_golden_journal_folds_to_the_state_it_always_had(name: str) -> None:
-    assert KEPT["fold_version"] == FOLD_VERSION
+    assert KEPT["fold_version"] <= FOLD_VERSION
     events = journals.read(GOLDEN / f"{name}.journal")
     assert state_digest(fold(events)) == KEPT["digests"][name]
 

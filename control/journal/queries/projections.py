@@ -36,10 +36,10 @@ def forget_derived(connection: Connection, run_id: str) -> None:
 
 
 def save_snapshot(connection: Connection, snapshot: Snapshot) -> None:
-    """Keep the snapshot unless a later one by the same fold is there."""
+    """Keep the snapshot unless a later one, or one by a newer fold, is there."""
     known = select(snapshots.c.seq, snapshots.c.fold_version).where(snapshots.c.run_id == snapshot.run_id)
     row = connection.execute(known).one_or_none()
-    if row is not None and row.fold_version == snapshot.fold_version and row.seq > snapshot.seq:
+    if row is not None and (row.fold_version, row.seq) > (snapshot.fold_version, snapshot.seq):
         return
     connection.execute(delete(snapshots).where(snapshots.c.run_id == snapshot.run_id))
     values = {

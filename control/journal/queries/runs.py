@@ -63,7 +63,7 @@ def left_by(dead: Collection[Node]) -> ColumnElement[bool]:
 def claim(
     connection: Connection, node: Node, fold_version: int, limit: int, free: ColumnElement[bool]
 ) -> tuple[RunHead, ...]:
-    """Own what is free, each run under its next epoch."""
+    """Own what is free, each run under its next epoch; from then on only nodes that know `fold_version` may."""
     chosen = (
         select(runs.c.run_id)
         .where(runs.c.terminal == false(), runs.c.fold_version <= fold_version, free)
@@ -76,6 +76,7 @@ def claim(
         .where(runs.c.run_id.in_(chosen))
         .values(
             epoch=runs.c.epoch + 1,
+            fold_version=fold_version,
             owner_node=node.node_id,
             owner_incarnation=node.incarnation,
             log_generation=log_generation(connection),

@@ -66,6 +66,7 @@ const ADVANCE: { readonly [K in Kind]?: Advance<K> } = {
   ownerChanged({ state, plan }, body) {
     plan.counts.takeovers += Number(Boolean(state.nodeId));
     state.nodeId = body.nodeId;
+    state.foldVersion = body.foldVersion || state.foldVersion;
   },
   planExtended({ state, plan }, body, event) {
     let probes = false;

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from control.core.run import FOLD_VERSION
-from control.journal import EventDraft, RunHead, Snapshot, StoredEvent
+from control.journal import EventDraft, FoldTooNew, RunHead, Snapshot, StoredEvent
 from control.journal.folding import event_of, folded_run, projection
 from control.journal.snapshot import FIRST_AFTER, due
 from infra.errors import DataLoss
@@ -61,10 +61,18 @@ async def test_a_run_is_folded_to_its_head_and_shown_by_what_it_folds_to(world: 
 async def test_a_fold_goes_on_from_the_snapshot_of_its_own_fold_alone(world: World) -> None:
     head = await created(world)
     kept = st.RunState(run_id=head.run_id, seq=1, spec=MissionSpec(goal="as it was kept"), fold_version=FOLD_VERSION)
-    for version, goal in ((FOLD_VERSION + 1, "enter them"), (FOLD_VERSION, "as it was kept")):
+    for version, goal in ((FOLD_VERSION - 1, "enter them"), (FOLD_VERSION, "as it was kept")):
         snapshot = Snapshot(head.run_id, 1, version, kept.SerializeToString())
         await world.journal.save_snapshot(snapshot)
         assert (await folded_run(world.journal, head.run_id)).folded.state.spec.goal == goal
+
+
+async def test_a_run_that_a_newer_node_writes_is_not_folded_and_the_refusal_says_who_can(world: World) -> None:
+    head = await created(world)
+    await world.journal.claim(world.node, fold_version=FOLD_VERSION + 1, limit=1)
+    with pytest.raises(FoldTooNew, match=f"run {head.run_id} needs a newer node") as refused:
+        await folded_run(world.journal, head.run_id)
+    assert refused.value.metadata["fold_version"] == str(FOLD_VERSION + 1)
 
 
 def test_a_snapshot_is_due_at_the_end_and_less_and_less_often_before_it() -> None:

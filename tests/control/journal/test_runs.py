@@ -133,6 +133,17 @@ async def test_a_run_of_a_newer_fold_is_left_to_a_newer_node(world: World) -> No
     assert len(await world.journal.claim(world.node, fold_version=2, limit=10)) == 1
 
 
+async def test_what_a_newer_node_has_claimed_an_older_one_does_not_take_back(world: World) -> None:
+    run = await world.created()
+    (claimed,) = await world.journal.claim(world.node, fold_version=2, limit=10)
+    assert (run.fold_version, claimed.fold_version) == (1, 2)
+    await world.journal.release(run.run_id, claimed.epoch)
+    older = Node("node-2", world.ids.uuid())
+    assert await world.journal.claim(older, fold_version=1, limit=10) == ()
+    (again,) = await world.journal.claim(world.node, fold_version=2, limit=10)
+    assert (again.epoch, again.fold_version) == (2, 2)
+
+
 async def test_an_ended_run_is_not_claimed(world: World) -> None:
     run = await world.owned()
     await world.journal.append(replace(world.result(run), projection=Projection("FAILED", b"", terminal=True)))
@@ -278,6 +289,15 @@ async def test_an_older_snapshot_does_not_replace_a_newer_one(world: World) -> N
     await world.journal.save_snapshot(newer)
     await world.journal.save_snapshot(replace(newer, seq=6, state=b"older"))
     assert await world.journal.load_snapshot(newer.run_id, fold_version=1) == newer
+
+
+async def test_a_snapshot_by_an_older_fold_does_not_replace_one_by_a_newer(world: World) -> None:
+    newer = Snapshot(world.ids.ulid(), 7, 2, b"newer")
+    await world.journal.save_snapshot(newer)
+    await world.journal.save_snapshot(replace(newer, seq=8, fold_version=1, state=b"of an overtaken owner"))
+    assert await world.journal.load_snapshot(newer.run_id, fold_version=2) == newer
+    await world.journal.save_snapshot(replace(newer, seq=3, fold_version=3))
+    assert await world.journal.load_snapshot(newer.run_id, fold_version=2) is None
 
 
 async def test_a_damaged_snapshot_is_no_snapshot(world: World) -> None:

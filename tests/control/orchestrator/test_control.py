@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from control.core.run import terminal
-from control.journal import ApprovalStatus
+from control.journal import ApprovalStatus, Command
 from control.orchestrator.service import SERVICE as ORCHESTRATOR
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
@@ -18,7 +18,7 @@ from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 from skyagent.run.v1.run_service_pb2 import RunSummary
-from tests.control.orchestrator.harness import CLOCK, ControlPlane, control_plane, noop, settings_in
+from tests.control.orchestrator.harness import CLOCK, ControlPlane, control_plane, noop, settings_in, worker
 from tests.control.orchestrator.scripted import ended, held, policy, scripted_worker
 
 JOURNAL = str(uuid4())
@@ -63,6 +63,21 @@ async def test_a_pause_between_the_decision_and_the_intent_lets_nothing_start(tm
         await plane.command(run_id, RESUME)
         hand.result((await hand.assigned()).key)
         assert (await plane.until_ended(run_id)).counts.attempts == 1
+
+
+async def test_a_command_of_a_newer_version_stays_pending_and_nothing_starts_before_it(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    unknown = b"\xfa\x7f\x00"  # field 2047 of Command, an empty message
+    async with control_plane(settings) as plane:
+        run_id = await plane.start([noop("one")])
+        await plane.until(run_id, "run_blocked")  # no worker yet
+        await plane.journal.command(Command(str(uuid4()), run_id, "default", "SOMETHING", "ann", unknown))
+        async with worker(settings, plane.runtime.address):
+            blocked = await plane.until_state(run_id, lambda state: state.blocked_reason == "INTERNAL_ERROR")
+        (pending,) = await plane.journal.pending_commands(run_id)
+        assert "needs a newer node" in blocked.blocked_detail
+        assert f"command {pending.cmd_id} (SOMETHING)" in blocked.blocked_detail
+        assert (await plane.state(run_id)).counts.attempts == 0
 
 
 async def test_a_pause_lets_what_was_assigned_finish_and_records_its_result(tmp_path: Path) -> None:

@@ -415,7 +415,7 @@ class RunCreated(_message.Message):
     template_version: _builtins.int
     """Version of the template that plans it."""
     fold_version: _builtins.int
-    """Version of the fold that understands its journal."""
+    """Version of the fold that understands its journal, until an owner of a newer one takes it."""
     ordinal: _builtins.int
     """Counts the runs of the mission from 1."""
     @_builtins.property
@@ -485,22 +485,26 @@ class OwnerChanged(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     INCARNATION_ID_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
+    FOLD_VERSION_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node."""
     incarnation_id: _builtins.str
     """Its incarnation."""
     cause: _builtins.str
     """Why: "created", "restarted", "takeover" or "handover"."""
+    fold_version: _builtins.int
+    """Version of the fold that understands the journal from here on: the owner's own. 0: as before."""
     def __init__(
         self,
         *,
         node_id: _builtins.str = ...,
         incarnation_id: _builtins.str = ...,
         cause: _builtins.str = ...,
+        fold_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "incarnation_id", b"incarnation_id", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "fold_version", b"fold_version", "incarnation_id", b"incarnation_id", "node_id", b"node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

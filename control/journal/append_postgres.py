@@ -26,6 +26,7 @@ from control.journal.appending import (
 )
 from control.journal.errors import RunNotFound
 from control.journal.hub import Hub
+from infra.db.arrays import bigints, booleans, byte_strings, integers, texts
 from infra.db.driver import Driver, driver_of
 from infra.db.postgres import driver_connection
 from infra.errors import SkyError
@@ -113,7 +114,25 @@ def _ends(append: Append) -> bool:
     return append.projection is not None and append.projection.terminal
 
 
-def _columns(appends: Sequence[Append], rows: Sequence[tuple[EventRow, ...]]) -> list[list[object]]:
+# Types of the columns of the statement's four tables.
+_ASKED = (texts, bigints, bigints, bigints, byte_strings, bigints, byte_strings)
+_EVENTS = (
+    texts,
+    bigints,
+    texts,
+    bigints,
+    integers,
+    bigints,
+    byte_strings,
+    byte_strings,
+    byte_strings,
+    byte_strings,
+)
+_SHOWN = (texts, bigints, texts, byte_strings)
+_ENDS = (texts, booleans)
+
+
+def _columns(appends: Sequence[Append], rows: Sequence[tuple[EventRow, ...]]) -> list[object]:
     """The parameters of the statement: its tables, column by column."""
     asked = [
         (a.run_id, a.epoch, a.expect_seq, a.control_gen, added[0][8], added[-1][1], added[-1][9])
@@ -126,8 +145,9 @@ def _columns(appends: Sequence[Append], rows: Sequence[tuple[EventRow, ...]]) ->
         if a.projection is not None
     ]
     ends = [(a.run_id, a.projection.terminal) for a in appends if a.projection is not None]
-    return [*_turned(asked, 7), *_turned(events, 10), *_turned(shown, 4), *_turned(ends, 2)]
+    return [*_packed(_ASKED, asked), *_packed(_EVENTS, events), *_packed(_SHOWN, shown), *_packed(_ENDS, ends)]
 
 
-def _turned(rows: Sequence[tuple[object, ...]], width: int) -> list[list[object]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+def _packed(columns: Sequence[Callable[..., object]], rows: Sequence[tuple[object, ...]]) -> list[object]:
+    turned = zip(*rows, strict=True) if rows else ((),) * len(columns)
+    return [pack(column) for pack, column in zip(columns, turned, strict=True)]

@@ -17,8 +17,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from infra.db import arrays
 from infra.db.backend import Fate
 from infra.db.database import EVERYTHING, Database, DatabaseSettings, System, serving
+from infra.db.driver import driver_of
 from infra.db.failure import end_process
 from infra.db.migrate import upgrade
 from infra.db.postgres_failure import explained, fate, unreachable
@@ -151,7 +153,8 @@ def name_of(url: URL) -> str:
 def now_ms(connection: Connection) -> int:
     """Milliseconds since the Unix epoch by the server's clock."""
     asked = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-    return int(connection.exec_driver_sql(asked).scalar_one())
+    found = driver_of(connection).execute(asked, ()).fetchone()
+    return int(found[0]) if found else 0
 
 
 async def news(url: URL, who: str) -> AsyncGenerator[frozenset[str]]:
@@ -233,6 +236,7 @@ def _engine(url: URL, pool: type[NullPool | QueuePool], **sizes: int | bool) -> 
 
 def _prepare_often_used(connection: psycopg.Connection[object], _record: object) -> None:
     connection.prepare_threshold = 2
+    arrays.register(connection)
 
 
 def _payloads(who: str, topics: list[str]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar, cast
 from sqlalchemy import Connection
 
 from infra.db.backend import Backend, Fate
+from infra.db.driver import driver_of
 from infra.errors import Internal, SkyError, Unavailable
 
 ItemT_contra = TypeVar("ItemT_contra", contravariant=True)
@@ -211,15 +212,16 @@ class Writer:
 
     def _run(self, call: _Call) -> object:
         connection = self._backend.connection
-        connection.exec_driver_sql("SAVEPOINT call")
+        driver = driver_of(connection)
+        driver.execute("SAVEPOINT call", ())
         try:
             result = call.run(connection)
         except Exception as error:
             if self._backend.fate(error) is not Fate.DATA:
                 raise
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT call")
+            driver.execute("ROLLBACK TO SAVEPOINT call", ())
             result = error
-        connection.exec_driver_sql("RELEASE SAVEPOINT call")
+        driver.execute("RELEASE SAVEPOINT call", ())
         return result
 
     def _apply(self, items: Sequence[_Item]) -> Iterator[_Answer]:

@@ -11,14 +11,17 @@ from control.journal.appending import INSERT_EVENT, chained
 from control.journal.chain import first_link, fork_link
 from control.journal.errors import IdReused
 from control.journal.queries.projections import put_projection
-from control.journal.queries.runs import HEAD, head, head_of, log_generation
+from control.journal.queries.runs import HEAD, head, head_of
 from control.journal.run import NewRun, RunHead
 from control.journal.schema import run_events, runs
-from infra.db.driver import Driver, driver_of
+from infra.db.driver import driver_of
 from infra.errors import Precondition
 
 # What every new run needs is said to the driver itself: SQLAlchemy takes longer with a statement than SQLite.
-_FIRST_APPEND = "SELECT append_id FROM run_events WHERE run_id = ? AND seq = 1"
+_FIRST_APPEND = (
+    "SELECT (SELECT append_id FROM run_events WHERE run_id = ? AND seq = 1),"
+    " (SELECT value FROM journal_meta WHERE name = 'log_generation')"
+)
 _NEW_RUN = (
     "INSERT INTO runs (run_id, mission_id, tenant, head_seq, head_hash, epoch, control_gen, log_generation,"
     " fold_version, owner_node, owner_incarnation, created_ms, terminal, request_id, parent_run_id, parent_seq,"
@@ -32,13 +35,14 @@ _SAME_REQUEST = select(*HEAD).where(
 def create_run(connection: Connection, new: NewRun, also: Sequence[Executable], now_ms: int) -> tuple[RunHead, bool]:
     """The head of the run, and whether it was created now."""
     driver = driver_of(connection)
-    known = _known(connection, driver, new)
+    first_append, log_generation = driver.execute(_FIRST_APPEND, (new.run_id,)).fetchone() or (None, 0)
+    known = _known(connection, first_append, new)
     if known is not None:
         return known, False
     for statement in also:
         connection.execute(statement)
     events = chained(new.run_id, new.append_id, 0, 0, new.events, _first_link(connection, new), now_ms)
-    created = _new_head(connection, new, events[-1][9], now_ms)
+    created = _new_head(new, events[-1][9], log_generation, now_ms)
     driver.execute(_NEW_RUN, (*astuple(created), *_only_stored(new)))
     driver.executemany(INSERT_EVENT, events)
     if new.projection is not None:
@@ -46,10 +50,9 @@ def create_run(connection: Connection, new: NewRun, also: Sequence[Executable], 
     return created, True
 
 
-def _known(connection: Connection, driver: Driver, new: NewRun) -> RunHead | None:
-    first = driver.execute(_FIRST_APPEND, (new.run_id,)).fetchone()
-    if first is not None:
-        if first[0] != new.append_id:
+def _known(connection: Connection, first_append: str | None, new: NewRun) -> RunHead | None:
+    if first_append is not None:
+        if first_append != new.append_id:
             raise IdReused("run_id", new.run_id)
         return head(connection, new.run_id, new.tenant)
     if new.request_id is None:
@@ -77,7 +80,7 @@ def _first_link(connection: Connection, new: NewRun) -> bytes:
     return fork_link(new.run_id, parent.run_id, parent.seq, parent.hash)
 
 
-def _new_head(connection: Connection, new: NewRun, head_hash: bytes, now_ms: int) -> RunHead:
+def _new_head(new: NewRun, head_hash: bytes, log_generation: int, now_ms: int) -> RunHead:
     return RunHead(
         run_id=new.run_id,
         mission_id=new.mission_id,
@@ -86,7 +89,7 @@ def _new_head(connection: Connection, new: NewRun, head_hash: bytes, now_ms: int
         head_hash=head_hash,
         epoch=0,
         control_gen=0,
-        log_generation=log_generation(connection),
+        log_generation=log_generation,
         fold_version=new.fold_version,
         owner_node=None,
         owner_incarnation=None,

@@ -136,6 +136,7 @@ class Worker:
             started = clock.monotonic()
             try:
                 await self._converse(self._addresses[0])
+                self._backoff.forget()  # it was ended in order: who did that will be there, or named another
             except SkyError as failure:
                 if failure.code in _FINAL or failure.reason == _SUPERSEDED:
                     raise

@@ -30,7 +30,7 @@ def executor_of(kind: str, settings: Settings, worker: WorkerSettings, clock: Cl
         case "noop":
             from execution.noop import NoopExecutor  # noqa: PLC0415 - see above
 
-            return cast(Executor, NoopExecutor())
+            return cast(Executor, NoopExecutor(settings.worker.witness))
         case _:
             raise InvalidArgument(
                 Violation("KIND", f"there is no worker of kind {kind!r}; choose from {', '.join(KINDS)}"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,8 @@ from infra.errors import InvalidArgument, Violation
 
 PREFIX = "SKYAGENT_"
 _NESTED = "__"
+WORKER_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""Names of workers, as the contract has them: they are folders, too."""
 
 
 def _default_data_dir() -> Path:
@@ -96,6 +99,17 @@ class BrowserSettings(_Part):
     headless: bool = True
 
 
+class WorkerPlace(_Part):
+    """Where a worker belongs, for one that another program starts; its command line wins."""
+
+    connect: str = ""
+    """host:port of the control plane; empty: `listen`."""
+    id: str = ""
+    token_file: Path | None = None
+    witness: str = ""
+    """For trials of the protocol only: where a no-op tells that it happened, as http://host:port/path."""
+
+
 class EgressSettings(_Part):
     """What sessions may reach besides what a mission declares.
 
@@ -138,6 +152,7 @@ class Settings(BaseSettings):
     lease: LeaseSettings = LeaseSettings()
     ownership: OwnershipSettings = OwnershipSettings()
     browser: BrowserSettings = BrowserSettings()
+    worker: WorkerPlace = WorkerPlace()
     egress: EgressSettings = EgressSettings()
 
     @field_validator("data_dir")

@@ -34,6 +34,12 @@ async def yes_or_no(console: Console, question: str) -> bool:
     return (await _line()).strip().lower() in YES
 
 
+async def press_enter(what: str) -> None:
+    """Asks the person to do something, and returns once they say that it is done."""
+    print(f"\nplease {what}, then press Enter ", end="", flush=True)
+    await _line()
+
+
 async def _line() -> str:
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str] = loop.create_future()

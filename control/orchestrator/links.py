@@ -107,6 +107,8 @@ class WorkerLink:
     def assign(self, key: Key, assign: wire.Assign) -> None:
         """Sends an attempt. Whoever sends one has taken a credit for it before."""
         self.standing[key] = Standing.ASSIGNED
+        if self.hello.capabilities.exact_actions:
+            assign.action_bytes = assign.action.SerializeToString(deterministic=True)
         self.send(wire.ControlResponse(assign=assign))
 
     def inspect(self, key: Key, fence: wire.Fence) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from infra.digest import digest_message
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as pb
 from skyagent.execution.v1.action_pb2 import Action, NoopAction
@@ -21,13 +20,6 @@ FOREIGN = {
 def noop(marker: bytes, effect_class: eff.EffectClass.ValueType = eff.EFFECT_CLASS_ONCE) -> Action:
     """Tells the witness the marker."""
     return Action(effect_class=effect_class, noop=NoopAction(payload=marker))
-
-
-def assignment(key: pb.StepKey, action: Action) -> pb.Assign:
-    """As a control plane sends it."""
-    return pb.Assign(
-        key=key, action=action, action_digest=digest_message(action), decision_id="conformance", tenant="conformance"
-    )
 
 
 def attempt_of(key: pb.StepKey) -> tuple[str, str, int]:

@@ -14,10 +14,11 @@ from typing import cast
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from gateway.conformance.actions import assignment, attempt_of
+from gateway.conformance.actions import attempt_of
 from gateway.conformance.transcript import Transcript
 from gateway.conformance.verdicts import Failed
 from infra.clock import Clock
+from infra.digest import digest_message
 from infra.errors import InvalidArgument
 from infra.validation import check as validate
 from skyagent.execution.v1 import worker_service_pb2 as pb
@@ -65,7 +66,6 @@ class Stream:
         self.renewing = True
         self.credits = 0
         self.said = 0
-        self.runs: set[str] = set()
         self._terms = Terms()
         self._clock, self._transcript, self._faults = clock, transcript, faults
         self._heard = 0
@@ -131,23 +131,26 @@ class Stream:
         for key, action in attempts:
             await self._until(lambda: self.credits > 0, "room for a step (Credit)")
             self.credits -= 1
-            self.runs.add(key.run_id)
-            frames.append(pb.ControlResponse(assign=assignment(key, action)))
+            frames.append(pb.ControlResponse(assign=self.assignment(key, action)))
         return frames
 
+    def assignment(self, key: pb.StepKey, action: Action) -> pb.Assign:
+        """As a control plane makes one for this worker."""
+        assign = pb.Assign(key=key, action=action, action_digest=digest_message(action), decision_id="conformance")
+        if self.hello.capabilities.exact_actions:
+            assign.action_bytes = action.SerializeToString(deterministic=True)
+        return assign
+
     def inspect(self, key: pb.StepKey) -> None:
-        self.runs.add(key.run_id)
         self.send(pb.ControlResponse(inspect=pb.Inspect(key=key)))
 
     def cancel(self, key: pb.StepKey, reason: str = "the check says so") -> None:
-        self.runs.add(key.run_id)
         self.send(pb.ControlResponse(cancel=pb.Cancel(key=key, reason=reason, grace=seconds(0))))
 
     def recorded(self, key: pb.StepKey) -> None:
         self.send(pb.ControlResponse(result_recorded=pb.ResultRecorded(key=key)))
 
     def end_run(self, run_id: str) -> None:
-        self.runs.discard(run_id)
         self.send(pb.ControlResponse(run_ended=pb.RunEnded(run_id=run_id)))
 
     def close(self, status: grpc.StatusCode | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.conformance.actions import assignment, noop
+from gateway.conformance.actions import noop
 from gateway.conformance.bench import Bench
 from gateway.conformance.checks.claims import claim, ended_well
 from gateway.conformance.stream import MANY_FRAMES, QUIET
@@ -39,7 +39,7 @@ async def repeated(bench: Bench) -> None:
     stream, key, marker = await bench.stream(), bench.key(), bench.marker("repeated")
     stream.inspect(key)
     await stream.state(key)
-    stream.send_as(stream.said, pb.ControlResponse(assign=assignment(key, noop(marker))))
+    stream.send_as(stream.said, pb.ControlResponse(assign=stream.assignment(key, noop(marker))))
     await stream.stays_quiet("step_accepted step_result", key, why="for a frame that was applied before")
     bench.happened(marker, 0)
 
@@ -47,7 +47,7 @@ async def repeated(bench: Bench) -> None:
 async def missing(bench: Bench) -> None:
     """The number after the next: what is between got lost."""
     stream, key, marker = await bench.stream(), bench.key(), bench.marker("gap")
-    stream.send_as(stream.said + 2, pb.ControlResponse(assign=assignment(key, noop(marker))))
+    stream.send_as(stream.said + 2, pb.ControlResponse(assign=stream.assignment(key, noop(marker))))
     await stream.gone()
     await _goes_on(bench)
     bench.happened(marker, 0)

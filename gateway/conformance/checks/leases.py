@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.conformance.actions import assignment, noop
+from gateway.conformance.actions import noop
 from gateway.conformance.bench import Bench
 from gateway.conformance.checks.claims import ended_well, refused, without_effect
 from gateway.conformance.stream import PATIENCE, Stream, Terms
@@ -49,7 +49,7 @@ async def running_finishes(bench: Bench) -> None:
 async def _begins_nothing(bench: Bench, stream: Stream) -> None:
     """What is assigned now is refused, or the worker ends the stream; in no case does it begin."""
     key, marker = bench.key(), bench.marker("too-late")
-    stream.send(pb.ControlResponse(assign=assignment(key, noop(marker))))
+    stream.send(pb.ControlResponse(assign=stream.assignment(key, noop(marker))))
     try:
         result = await stream.result(key)
     except Failed:

@@ -22,6 +22,19 @@ async def wrong_digest(bench: Bench) -> None:
     bench.happened(marker, 0)
 
 
+async def exact_bytes(bench: Bench) -> None:
+    """The message says one thing and its bytes, of which the digest is, another."""
+    stream, key = await bench.stream(), bench.key()
+    if not stream.hello.capabilities.exact_actions:
+        raise NotOffered("it serializes actions itself (no exact_actions)")
+    shown, meant = noop(bench.marker("shown")), noop(bench.marker("meant"))
+    data = meant.SerializeToString(deterministic=True)
+    await stream.assign(key, shown, action_bytes=data, action_digest=digest_of(data))
+    ended_well(await stream.result(key))
+    bench.happened(meant.noop.payload, 1)
+    bench.happened(shown.noop.payload, 0)
+
+
 async def lower_fence(bench: Bench) -> None:
     """An owner that was overtaken gets a state and no result, which would settle the attempt of the present owner."""
     stream, key = await bench.stream(), bench.key(epoch=5)
@@ -93,6 +106,7 @@ async def unsupported(bench: Bench) -> None:
 
 CHECKS = (
     Check("wrong-digest-refused", "An action whose digest is not the stated one is refused.", wrong_digest),
+    Check("exact-bytes", "With exact_actions, what is executed are the bytes that the digest is of.", exact_bytes),
     Check(
         "lower-fence-refused", "What an overtaken owner of a run assigns never begins; it gets no result.", lower_fence
     ),

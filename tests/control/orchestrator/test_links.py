@@ -1,8 +1,10 @@
 import asyncio
 from contextlib import ExitStack
 
-from control.orchestrator.links import Wanted, WorkerLink, WorkerLinks
+from control.orchestrator.links import Key, Wanted, WorkerLink, WorkerLinks
+from infra.digest import digest_message, digest_of
 from skyagent.execution.v1 import worker_service_pb2 as wire
+from skyagent.execution.v1.action_pb2 import Action, NoopAction
 
 
 def link(worker_id: str, room: int, kind: str = "noop") -> WorkerLink:
@@ -58,3 +60,15 @@ def test_nobody_is_woken_who_waits_no_more() -> None:
         pass
     links.room_made()
     assert not event.is_set()
+
+
+async def test_who_wants_exact_actions_gets_the_bytes_that_the_digest_is_of_and_others_do_not() -> None:
+    action = Action(noop=NoopAction(payload=b"exactly"))
+    for exact in (True, False):
+        to = link("noop-1", 1)
+        to.hello.capabilities.exact_actions = exact
+        to.assign(Key("run", "step", 1), wire.Assign(action=action, action_digest=digest_message(action)))
+        (sent,) = await to.outbox.take(1)
+        assert (
+            digest_of(sent.assign.action_bytes) == sent.assign.action_digest if exact else not sent.assign.action_bytes
+        )

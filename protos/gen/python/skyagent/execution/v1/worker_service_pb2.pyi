@@ -395,12 +395,15 @@ class Capabilities(_message.Message):
     MAX_CONCURRENT_STEPS_FIELD_NUMBER: _builtins.int
     RESIDENT_RUNS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    EXACT_ACTIONS_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """"browser", "desktop", "workspace", "tool" or "noop"."""
     max_concurrent_steps: _builtins.int
     """How many steps may run at once."""
     version: _builtins.str
     """The worker's own version."""
+    exact_actions: _builtins.bool
+    """It cannot serialize an action to the same bytes again, so it wants Assign.action_bytes."""
     @_builtins.property
     def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Actions with their version, for instance "browser.click/1"."""
@@ -422,10 +425,11 @@ class Capabilities(_message.Message):
         max_concurrent_steps: _builtins.int = ...,
         resident_runs: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str = ...,
+        exact_actions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "kind", b"kind", "labels", b"labels", "max_concurrent_steps", b"max_concurrent_steps", "resident_runs", b"resident_runs", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "exact_actions", b"exact_actions", "kind", b"kind", "labels", b"labels", "max_concurrent_steps", b"max_concurrent_steps", "resident_runs", b"resident_runs", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -547,6 +551,7 @@ class Assign(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     ALLOWED_HOSTS_FIELD_NUMBER: _builtins.int
+    ACTION_BYTES_FIELD_NUMBER: _builtins.int
     action_digest: _builtins.str
     """Digest of the action; the worker computes it again."""
     decision_id: _builtins.str
@@ -555,6 +560,10 @@ class Assign(_message.Message):
     """W3C trace context of the step."""
     tenant: _builtins.str
     """Tenant whose run it is."""
+    action_bytes: _builtins.bytes
+    """The bytes of the action that the digest is of, for a worker that said exact_actions: it checks, parses and executes
+    these, and not `action`. Protobuf promises equal bytes for equal messages only within one implementation.
+    """
     @_builtins.property
     def key(self) -> Global___StepKey:
         """Which attempt. A known key returns its recorded state and adopts the fence; only a new key executes."""
@@ -582,10 +591,11 @@ class Assign(_message.Message):
         traceparent: _builtins.str = ...,
         tenant: _builtins.str = ...,
         allowed_hosts: _abc.Iterable[_builtins.str] | None = ...,
+        action_bytes: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "deadline", b"deadline", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "action_digest", b"action_digest", "allowed_hosts", b"allowed_hosts", "deadline", b"deadline", "decision_id", b"decision_id", "key", b"key", "tenant", b"tenant", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "action_bytes", b"action_bytes", "action_digest", b"action_digest", "allowed_hosts", b"allowed_hosts", "deadline", b"deadline", "decision_id", b"decision_id", "key", b"key", "tenant", b"tenant", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

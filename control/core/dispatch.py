@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from control.core.check import Checks
 from control.core.finish import ending, finish
 from control.core.moments import ms_of
@@ -27,7 +29,7 @@ def next_move(folded: RunFold, checks: Checks, now_ms: int) -> Move:
     ends = ending(state, now_ms)
     if state.blocked_reason == LOG_BEHIND and not ends:
         return Wait()
-    told = _denied(folded) or _check(folded, checks, now_ms)
+    told = _denied(folded) or _set_up(folded, checks, now_ms) or _check(folded, folded.checking(), checks, now_ms)
     if isinstance(told, Record):
         return told
     if state.counts.open_intents or (state.pause_wanted and not ends):
@@ -37,9 +39,20 @@ def next_move(folded: RunFold, checks: Checks, now_ms: int) -> Move:
     return told or _step(folded, now_ms) or _last(folded)
 
 
-def _check(folded: RunFold, checks: Checks, now_ms: int) -> Move | None:
+def _set_up(folded: RunFold, checks: Checks, now_ms: int) -> Move | None:
+    """What a fork must do again before anything can be asked of the application, such as signing in."""
+    for group_id in folded.state.setup_groups:
+        if folded.node(group_id).state not in ENDED:
+            below = {record.node.node_id for record in folded.descendants(group_id)}
+            checking = [record for record in folded.checking() if record.node.node_id in below]
+            told, record = _check(folded, checking, checks, now_ms), next_step(folded, group_id)
+            return told or (_start(folded, record, now_ms) if record else None)
+    return None
+
+
+def _check(folded: RunFold, checking: Sequence[st.NodeRecord], checks: Checks, now_ms: int) -> Move | None:
     """What the first step that is being checked needs. One whose probe waits for a person is parked."""
-    for record in folded.checking():
+    for record in checking:
         if record.node.step.probe_of:
             return Record(checks.probe(folded, record, now_ms))
         needed = checks.step(folded, record, now_ms)
@@ -114,7 +127,8 @@ def next_step(folded: RunFold, group_id: str) -> st.NodeRecord | None:
 def next_attempt(record: st.NodeRecord) -> int:
     """The number of the next attempt: a number that was judged but never intended is used again."""
     attempts = record.attempts
-    return len(attempts) if attempts and not attempts[-1].intended_seq else len(attempts) + 1
+    only_judged = attempts and not attempts[-1].intended_seq and not attempts[-1].finished_seq
+    return len(attempts) if only_judged else len(attempts) + 1
 
 
 def granted_approval(folded: RunFold, record: st.NodeRecord) -> st.ApprovalRecord | None:

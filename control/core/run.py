@@ -45,6 +45,19 @@ def terminal(phase: ev.RunPhase.ValueType) -> bool:
     return phase in TERMINAL
 
 
+def outcome_in(body: ev.EventBody) -> act.Outcome | None:
+    """What came of an attempt, in the event that tells it; nothing in any other."""
+    match body.WhichOneof("kind"):
+        case "step_finished":
+            return body.step_finished.outcome
+        case "outcome_inherited":
+            return body.outcome_inherited.outcome
+        case "begun_elsewhere":
+            return body.begun_elsewhere.outcome
+        case _:
+            return None
+
+
 def fold(events: Iterable[ev.RunEvent]) -> st.RunState:
     """Folds a whole journal."""
     folded = RunFold()
@@ -62,7 +75,9 @@ class RunFold:
     def __init__(self, state: st.RunState | None = None) -> None:
         self.state = state or st.RunState()
         self._index = Index(self.state)
-        acted = [record for record in self.state.nodes if _intended_seq(record) and not record.node.step.probe_of]
+        since = self.state.inherited_seq  # what a fork inherited is no page of its own session
+        acted = [record for record in self.state.nodes if _intended_seq(record) > since]
+        acted = [record for record in acted if not record.node.step.probe_of]
         self.last_intended = max(acted, key=_intended_seq, default=None)
         """The step, not a probe, whose attempt was intended last: its page or window is what the session shows."""
 
@@ -198,6 +213,7 @@ class RunFold:
         state.planning_open = True
         if body.HasField("parent"):
             state.parent.CopyFrom(body.parent)
+        state.lineage = body.lineage
 
     def _owner_changed(self, body: ev.OwnerChanged, event: ev.RunEvent) -> None:
         self.state.counts.takeovers += bool(self.state.node_id)
@@ -253,7 +269,16 @@ class RunFold:
         del attempt.blobs[:]
         attempt.blobs.extend(outcome.blobs)
         self.state.counts.lost_attempts += outcome.status == act.OUTCOME_STATUS_LOST
+        if outcome.HasField("session"):
+            self._session_kept(outcome.session)
         self._set(self.node(body.step_id), ev.NODE_STATE_CHECKING)
+
+    def _session_kept(self, session: act.SessionState) -> None:
+        for kept in self.state.sessions:
+            if kept.session_id == session.session_id:
+                kept.CopyFrom(session)
+                return
+        self.state.sessions.append(session)
 
     def _step_validated(self, body: ev.StepValidated, event: ev.RunEvent) -> None:
         record, attempt = self.node(body.step_id), self._attempt(body.step_id, body.attempt)
@@ -324,6 +349,9 @@ class RunFold:
             state.priority = body.command.priority.priority
         elif kind == "deadline":
             state.deadline.CopyFrom(body.command.deadline.deadline)
+        elif kind == "fork":
+            state.forks.append(body.command.fork.run_id)
+            state.lineage = state.lineage or state.run_id
 
     def _step_uncertain(self, body: ev.StepUncertain, event: ev.RunEvent) -> None:
         record = self.node(body.step_id)
@@ -361,6 +389,26 @@ class RunFold:
 
     def _model_call_finished(self, body: ev.ModelCallFinished, event: ev.RunEvent) -> None:
         self.state.counts.cost_microusd += body.cost_microusd
+
+    def _state_inherited(self, body: ev.StateInherited, event: ev.RunEvent) -> None:
+        self.state.planning_open = False
+        self.state.MergeFromString(body.state)
+        self.state.inherited_seq = event.seq
+        if not body.more:
+            self._index, self.last_intended = Index(self.state), None
+
+    def _outcome_inherited(self, body: ev.OutcomeInherited, event: ev.RunEvent) -> None:
+        self._attempt(body.step_id, body.attempt).finished_seq = event.seq
+
+    def _begun_elsewhere(self, body: ev.BegunElsewhere, event: ev.RunEvent) -> None:
+        record, attempt, outcome = self.node(body.step_id), self._attempt(body.step_id, body.attempt), body.outcome
+        self._close(body.step_id, attempt)
+        attempt.effect_class = record.node.step.action.effect_class
+        attempt.status, attempt.effect = outcome.status, outcome.effect
+        attempt.message, attempt.outcome_reason, attempt.finished_seq = outcome.message, outcome.reason, event.seq
+        attempt.finish_time.CopyFrom(event.time)
+        attempt.begun_by, attempt.begun_number = body.run_id, body.number
+        self._set(record, ev.NODE_STATE_CHECKING)
 
     def _attempt(self, step_id: str, number: int) -> st.AttemptRecord:
         attempts = self.node(step_id).attempts

@@ -24,6 +24,7 @@ def summary(state: st.RunState, current_step: str = "") -> api.RunSummary:
         blocked_reason=state.blocked_reason,
         dry_run=state.spec.dry_run,
         summary=state.summary,
+        parent_run_id=state.parent.run_id,
     )
 
 

@@ -1,6 +1,6 @@
 """The journal: every run's events in one hash-chained log, with who owns it and what people told it."""
 
-from control.journal.append import Append, Appended, ApprovalUse, NewApproval
+from control.journal.append import Append, Appended, ApprovalUse, Claim, NewApproval, Release
 from control.journal.approval import Approval, ApprovalDecision, ApprovalPage, ApprovalQuery, ApprovalStatus
 from control.journal.command import Command, CommandReceipt, StoredCommand
 from control.journal.errors import (
@@ -8,6 +8,7 @@ from control.journal.errors import (
     ApprovalNotFound,
     ApprovalNotPending,
     ApprovalNotUsable,
+    BegunElsewhere,
     CommandNotPending,
     CommandTooNew,
     ControlMoved,
@@ -49,6 +50,8 @@ __all__ = [
     "ApprovalQuery",
     "ApprovalStatus",
     "ApprovalUse",
+    "BegunElsewhere",
+    "Claim",
     "Command",
     "CommandNotPending",
     "CommandReceipt",
@@ -66,6 +69,7 @@ __all__ = [
     "NodeReplaced",
     "Projection",
     "Pulse",
+    "Release",
     "RunEnded",
     "RunHead",
     "RunListing",

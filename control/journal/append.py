@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from control.core.lineage import Begun
 from control.journal.event import EventDraft
 from control.journal.run import Projection
 
@@ -28,6 +29,27 @@ class ApprovalUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A step that must not happen twice in a lineage, and that this commit begins.
+
+    `over` is what the run knows was begun of it last by another run, and has found to have come to nothing.
+    """
+
+    lineage: str
+    step_id: str
+    over: Begun | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A step of a lineage whose open attempt ends with this commit; `nothing`: it certainly did nothing."""
+
+    lineage: str
+    step_id: str
+    nothing: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Events after `expect_seq`, by the owner of `epoch`.
 
@@ -45,6 +67,8 @@ class Append:
     consume: ApprovalUse | None = None
     applied_commands: tuple[str, ...] = ()
     new_approvals: tuple[NewApproval, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    releases: tuple[Release, ...] = ()
     projection: Projection | None = None
     time_ms: int | None = None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from control.journal import lineage
 from control.journal.append import Append, Appended, ApprovalUse
 from control.journal.appending import EventRow, Heads, Written, extended, rows_of
 from control.journal.approval import ApprovalStatus
@@ -53,7 +54,7 @@ _SET_TERMINAL = "UPDATE runs SET terminal = ? WHERE run_id = ? AND terminal <> ?
 def write(driver: Driver, append: Append, now_ms: int, heads: Heads) -> Written | SkyError:
     """Moves the head and all that goes with it; the rows of events are left to the caller."""
     more = extended(append)
-    if more and (objection := _objection(driver, append)) is not None:
+    if more and (objection := _objection(driver, append) or lineage.claimed(driver, append)) is not None:
         return objection
     rows = _moved(driver, append, now_ms, heads)
     if rows is None:
@@ -131,6 +132,7 @@ def _touch_others(driver: Driver, append: Append, last: EventRow) -> None:
     for new in append.new_approvals:
         asked = (new.approval_id, new.step_id, new.action_digest, new.expires_ms, seq, now_ms, new.body, run_id)
         _exactly_one(driver.execute(_ASK, asked))
+    lineage.release(driver, append)
 
 
 def _project(driver: Driver, append: Append, last: EventRow) -> None:

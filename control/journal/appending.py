@@ -79,7 +79,8 @@ class Heads:
 
 def extended(append: Append) -> bool:
     """Whether it touches more than its run's events."""
-    return append.consume is not None or bool(append.applied_commands) or bool(append.new_approvals)
+    touched = (append.applied_commands, append.new_approvals, append.claims, append.releases)
+    return append.consume is not None or any(touched)
 
 
 def publish(hub: Hub, results: Iterable[Written]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from control.core.lineage import Begun
 from control.journal.approval import ApprovalStatus
 from infra.errors import AlreadyExists, Conflict, NotFound, Precondition
 
@@ -98,6 +99,20 @@ class CommandNotPending(Precondition):
             run_id=run_id,
             cmd_id=cmd_id,
         )
+
+
+class BegunElsewhere(Conflict):
+    """Another run of the lineage has begun a step that must not happen twice. `begun` is what it began last."""
+
+    def __init__(self, step_id: str, begun: Begun) -> None:
+        standing = "is doing" if begun.open else "has begun"
+        super().__init__(
+            "BEGUN_ELSEWHERE",
+            f"run {begun.run_id} of the same lineage {standing} step {step_id}: find out what came of it, then go on",
+            step_id=step_id,
+            run_id=begun.run_id,
+        )
+        self.step_id, self.begun = step_id, begun
 
 
 class RunEnded(Precondition):

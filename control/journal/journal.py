@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sqlalchemy import Executable
 
+from control.core.lineage import Begun
 from control.journal.append import Append, Appended
 from control.journal.approval import Approval, ApprovalPage, ApprovalQuery
 from control.journal.command import Command, CommandReceipt, StoredCommand
@@ -41,10 +42,19 @@ class Journal(Protocol):
         """
         ...
 
+    async def requested(self, tenant: str, request_id: str) -> RunHead | None:
+        """The run that a request of a tenant has created; nothing when it has created none."""
+        ...
+
+    async def begun(self, lineage: str) -> Mapping[str, Begun]:
+        """Steps that must not happen twice and that a run of a lineage has begun, by their id."""
+        ...
+
     async def append(self, append: Append) -> Appended:
         """Add events; an append_id that is committed already returns what it wrote.
 
-        Raises StaleOwner, ControlMoved, StaleHead, ApprovalNotUsable or CommandNotPending: the first that is true.
+        Raises StaleOwner, ControlMoved, StaleHead, ApprovalNotUsable, CommandNotPending or BegunElsewhere: the first
+        that is true.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from control.journal.command import Command
 from control.journal.event import EventDraft
 
 
@@ -67,6 +68,10 @@ class NewRun:
     request_id: str | None = None
     projection: Projection | None = None
     parent: ForkPoint | None = None
+    lineage: str = ""
+    """Of a fork: the first run of its lineage."""
+    tells_parent: Command | None = None
+    """What the parent is told by the same commit, unless it has ended; from then on it begins nothing unknowingly."""
     time_ms: int | None = None
 
 

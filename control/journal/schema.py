@@ -1,7 +1,7 @@
 """The tables of the journal.
 
-Truth is run_events, run_commands, approvals and the counters of runs; run_projections, snapshots, and what else stands
-in runs can be made again (control/rebuild.py).
+Truth is run_events, run_commands, approvals, lineage_steps and the counters of runs; run_projections, snapshots, and
+what else stands in runs can be made again (control/rebuild.py).
 """
 
 from __future__ import annotations
@@ -108,6 +108,17 @@ approvals = Table(
 Index("ix_approvals_tenant_status", approvals.c.tenant, approvals.c.status)
 Index("ix_approvals_due", approvals.c.status, approvals.c.expires_ms)
 Index("ix_approvals_run", approvals.c.run_id)
+
+lineage_steps = Table(
+    "lineage_steps",
+    metadata,
+    Column("lineage", _ID, primary_key=True),
+    Column("step_id", _ID, primary_key=True),
+    Column("run_id", _ID, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("open", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 nodes = Table(
     "nodes",

@@ -12,6 +12,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, Executable
 from sqlalchemy.exc import IntegrityError
 
+from control.core.lineage import Begun
 from control.journal.append import Append, Appended
 from control.journal.append_postgres import PostgresAppends
 from control.journal.append_sqlite import SqliteAppends
@@ -20,8 +21,9 @@ from control.journal.command import Command, CommandReceipt, StoredCommand
 from control.journal.event import EventDraft, StoredEvent
 from control.journal.hub import Hub, wake_topic
 from control.journal.journal import Journal, Verification
+from control.journal.lineage import begun
 from control.journal.queries import approvals, commands, events, projections, runs, streams
-from control.journal.queries.create import create_run
+from control.journal.queries.create import create_run, requested
 from control.journal.run import Holder, NewRun, Node, Projection, Pulse, RunHead, RunListing, RunPage, RunQuery
 from control.journal.snapshot import Snapshot
 from control.journal.tail import PAGE, tail
@@ -72,16 +74,26 @@ class SqlJournal:
             return create_run(connection, new, also, now_ms)
 
         def topics(outcome: tuple[RunHead, bool]) -> Iterable[str]:
-            return (wake_topic(new.run_id),) if outcome[1] else ()
+            return map(wake_topic, _concerned(new)) if outcome[1] else ()
+
+        def wake(outcome: tuple[RunHead, bool]) -> None:
+            for run_id in _concerned(new) if outcome[1] else ():
+                self._hub.wake(run_id)
 
         try:
-            head, _ = await self._db.transact(create, committed=self._wake_for_new, topics=topics)
+            head, _ = await self._db.transact(create, committed=wake, topics=topics)
         except (
             IntegrityError,
             UniqueViolation,
         ):  # another process was quicker: look again
-            head, _ = await self._db.transact(create, committed=self._wake_for_new, topics=topics)
+            head, _ = await self._db.transact(create, committed=wake, topics=topics)
         return head
+
+    async def requested(self, tenant: str, request_id: str) -> RunHead | None:
+        return await self._db.read(partial(requested, tenant=tenant, request_id=request_id))
+
+    async def begun(self, lineage: str) -> Mapping[str, Begun]:
+        return await self._db.read(partial(begun, lineage=lineage))
 
     async def append(self, append: Append) -> Appended:
         _require_events(append.events)
@@ -208,11 +220,6 @@ class SqlJournal:
     async def begin_generation(self) -> int:
         return await self._db.transact(runs.begin_generation)
 
-    def _wake_for_new(self, outcome: tuple[RunHead, bool]) -> None:
-        head, created = outcome
-        if created:
-            self._hub.wake(head.run_id)
-
 
 @asynccontextmanager
 async def open_journal(db: Database, *, clock: Clock) -> AsyncGenerator[Journal]:
@@ -227,6 +234,11 @@ async def shared_journal(runtime: Runtime) -> AsyncGenerator[Journal]:
     journal = SqlJournal(database, runtime.clock)
     runtime.background("journal.news", journal.hear)
     yield journal
+
+
+def _concerned(new: NewRun) -> tuple[str, ...]:
+    """The runs whose owners should look when a run was created."""
+    return (new.run_id, new.parent.run_id) if new.parent else (new.run_id,)
 
 
 def _require_events(events: tuple[EventDraft, ...]) -> None:

@@ -64,7 +64,7 @@ class Missions:
         start = Start(row, who.subject, prepared.template.version, row.request_id)
         head = await self.runs.start(start, also=[inserted(row)])
         mission = await self.get(head.mission_id)
-        await self._show_inputs(mission)
+        await self.show_inputs(mission.current_run_id, prepared.spec)
         return _same_request(mission, digest)
 
     async def start_run(self, mission_id: str, request_id: str) -> str:
@@ -77,7 +77,7 @@ class Missions:
             start = Start(row, who.subject, template.version, request_id or None)
             head = await self.runs.start(start)
         same_mission(head, mission_id)
-        await self._show_inputs(await self.get(mission_id))
+        await self.show_inputs(head.run_id, spec)
         return head.run_id
 
     async def get(self, mission_id: str) -> MissionRow:
@@ -101,11 +101,12 @@ class Missions:
                 raise Precondition("RUNS_NOT_ENDED", first, mission_id=mission_id)
             await self.store.delete(row.tenant, mission_id, self.clock.now_ms())
 
-    async def _show_inputs(self, mission: MissionRow) -> None:
-        for file in mission_pb2.MissionSpec.FromString(mission.spec).files:
+    async def show_inputs(self, run_id: str, spec: mission_pb2.MissionSpec) -> None:
+        """Shows what a run was given in its folder."""
+        for file in spec.files:
             suffix = "json" if "json" in file.media_type else "csv" if "csv" in file.media_type else "txt"
             name = f"{file.role or file.digest[3:15]}.{suffix}"
-            await self.agentfs.show_input(mission.current_run_id, name, file.digest)
+            await self.agentfs.show_input(run_id, name, file.digest)
 
 
 class MissionServicer(rpc.MissionServiceServicer):

@@ -11,6 +11,7 @@ import grpc
 from control.core.summary import state_digest
 from control.journal import Journal, StoredEvent
 from control.journal.folding import event_of, folded_run, hash_of
+from control.mission_api.forks import Forks
 from control.mission_api.missions import Missions
 from control.mission_api.runs import Runs
 from control.mission_api.watching import Watch
@@ -108,8 +109,11 @@ class RunServicer(rpc.RunServiceServicer):
             head_hash=hash_of(head.head_hash),
         )
 
-    async def ForkRun(self, request: pb.ForkRunRequest, context: Context) -> NoReturn:
-        raise Unimplemented("NOT_YET", "runs cannot be forked yet; start another run of the mission")
+    async def ForkRun(self, request: pb.ForkRunRequest, context: Context) -> pb.ForkRunResponse:
+        forks = Forks(self._journal, self._missions, self._runs)
+        forked = await forks.fork(request, caller())
+        run = await self._runs.summary(forked.run_id, caller().tenant)
+        return pb.ForkRunResponse(run=run, parent=forked.parent, notes=forked.notes)
 
     async def ReplayRun(self, request: pb.ReplayRunRequest, context: Context) -> NoReturn:
         raise Unimplemented("NOT_YET", "runs cannot be replayed yet; `skyagent audit verify` checks their journals")

@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from control.core.moves import Attempt
 from control.journal import ApprovalNotUsable, ApprovalUse, NewApproval
+from control.orchestrator import relatives
 from control.orchestrator.judging import Judge
 from control.orchestrator.ledger import Also, Ledger
 from control.orchestrator.links import Key, Wanted, WorkerLink, WorkerLinks
@@ -108,6 +109,7 @@ class Attempts:
                 traceparent=span.traceparent,
                 tenant=state.tenant,
                 allowed_hosts=state.spec.allowed_hosts,
+                sessions=state.sessions,
             )
         assign.deadline.FromMilliseconds(self.clock.now_ms() + STEP_DEADLINE_MS)
         link.assign(key, assign)
@@ -129,6 +131,8 @@ class Attempts:
         state = self.ledger.state
         if move.approval is not None or state.blocked_reason or state.spec.dry_run:
             return None
+        if relatives.shared(self.ledger.folded, move.record):
+            return None  # it may be refused, and a result must never be
         try:
             link = self._worker(move.record)
         except NoWorker:

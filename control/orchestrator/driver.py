@@ -16,6 +16,7 @@ from control.journal import (
     ApprovalDecision,
     ApprovalNotPending,
     ApprovalStatus,
+    BegunElsewhere,
     Command,
     CommandNotPending,
     ControlMoved,
@@ -23,6 +24,7 @@ from control.journal import (
     StaleHead,
 )
 from control.journal.folding import event_of
+from control.orchestrator import relatives
 from control.orchestrator.attempts import Attempts, NoWorker, RunMoved
 from control.orchestrator.commands import cancel_by_ms, closed_questions, command_of, events_of
 from control.orchestrator.judging import PolicyUnavailable
@@ -41,6 +43,7 @@ LONGEST_WAIT_MS = 1_000
 """A lost wake costs at most this."""
 NO_WORKER_GRACE_MS = 2_000
 _RETRY_POLICY_MS = 500
+_RETRY_RELATIVE_MS = 500
 _LOOK_ROUND_MS = 10_000
 """Who waits for a worker looks at everything else again after so long."""
 
@@ -137,6 +140,17 @@ class Driver:
         except PolicyUnavailable as error:
             await self._block(error.reason, error.message)
             await self._sleep(self.clock.now_ms() + _RETRY_POLICY_MS)
+        except BegunElsewhere as taken:
+            await self._begun_elsewhere(taken)
+
+    async def _begun_elsewhere(self, taken: BegunElsewhere) -> None:
+        """A relative has begun the next step: once it is done with it, this run finds out what came of that."""
+        if taken.begun.open:
+            blocked = relatives.busy(self.ledger.folded, taken).run_blocked
+            await self._block(blocked.reason, blocked.detail)
+            await self._sleep(self.clock.now_ms() + _RETRY_RELATIVE_MS)
+        else:
+            await self.ledger.commit_now(partial(relatives.found, error=taken))
 
     async def _carry_out(self, move: Move, basis: int) -> None:
         match move:

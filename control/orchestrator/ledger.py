@@ -9,7 +9,7 @@ from itertools import chain
 
 from control.core.idle import Idle
 from control.core.moments import ms_of
-from control.core.run import RunFold, terminal
+from control.core.run import RunFold, outcome_in, terminal
 from control.journal import (
     Append,
     ApprovalUse,
@@ -23,6 +23,7 @@ from control.journal import (
 )
 from control.journal.folding import event_of, projection, require_foldable, require_whole
 from control.journal.snapshot import due
+from control.orchestrator.relatives import claims_of, releases_of
 from infra.clock import Clock
 from infra.errors import SkyError
 from infra.ids import Ids
@@ -196,19 +197,22 @@ class Ledger:
             consume=also.consume,
             applied_commands=also.applied,
             new_approvals=also.questions,
+            claims=claims_of(self.folded, events),
+            releases=releases_of(self.folded, events),
             projection=projection(self.folded),
             time_ms=now_ms,
         )
 
     def _keep_outcome(self, event: ev.RunEvent) -> None:
-        if event.body.HasField("step_finished"):
-            self.outcomes[event.seq] = event.body.step_finished.outcome
+        outcome = outcome_in(event.body)
+        if outcome is not None:
+            self.outcomes[event.seq] = outcome
 
     async def _outcomes_of(self, folded: RunFold) -> dict[int, act.Outcome]:
         found: dict[int, act.Outcome] = {}
         for seq in sorted(_needed(folded)):
             for stored in await self.journal.read(self.head.run_id, after_seq=seq - 1, limit=1):
-                found[seq] = event_of(stored).body.step_finished.outcome
+                found[seq] = outcome_in(event_of(stored).body) or act.Outcome()
         return found
 
     def _forget(self) -> None:

@@ -12,8 +12,9 @@ from rich.text import Text
 from control.core.run import RunFold
 from gateway.cli.asking import somebody_is_there
 from gateway.cli.exits import Exit
+from gateway.cli.mission import named_values
 from gateway.cli.outcome import exit_of_run
-from gateway.cli.output import console, machine_readable, phase, print_list, print_message, when
+from gateway.cli.output import console, machine_readable, phase, plain, print_list, print_message, when
 from gateway.cli.session import perform
 from gateway.cli.tree import run_view
 from gateway.cli.watch import Answers, Watch
@@ -23,6 +24,7 @@ from infra.errors import InvalidArgument, Precondition, Violation
 from infra.ids import system_ids
 from infra.settings import load_settings
 from skyagent.execution.v1 import effect_pb2 as eff
+from skyagent.mission.v1 import mission_pb2 as mission_pb
 from skyagent.mission.v1 import mission_service_pb2 as missions
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import run_service_pb2 as api
@@ -131,6 +133,28 @@ def resolve_step(
     perform(_control(run_id, command))
 
 
+@app.command("fork")
+def fork_run(
+    run_id: Id,
+    at: Annotated[int, typer.Option("--at", min=1, help="The last event that the new run keeps.")],
+    goal: Annotated[str, typer.Option(help="Another goal.")] = "",
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="INPUT=VALUE, for what is still to be planned.")
+    ] = None,
+    repeat_effects: Annotated[  # noqa: FBT002
+        bool, typer.Option("--repeat-effects", help="Plan and do again what is not planned yet at that event.")
+    ] = False,
+    request_id: Annotated[str, typer.Option(help="A UUID; the same one is the same fork.")] = "",
+    json_lines: Json = False,  # noqa: FBT002
+) -> None:
+    """Start a new run from an event of another, with what was known there as facts and none of its rights."""
+    changed = [
+        mission_pb.Input(name=name, value=value) for name, value in named_values("--input", inputs or []).items()
+    ]
+    asked = api.ForkRunRequest(seq=at, goal=goal, inputs=changed, repeat_effects=repeat_effects, request_id=request_id)
+    perform(_fork(run_id, asked, json_lines=json_lines))
+
+
 async def _list(request: api.ListRunsRequest, *, json_lines: bool) -> None:
     async with connected(load_settings()) as services:
         runs = (await services.runs.ListRuns(request)).runs
@@ -169,6 +193,19 @@ async def _watch(given: str, *, json_lines: bool) -> Exit:
     async with connected(load_settings()) as services:
         run_id = await run_of(services, given)
         return await Watch(services, run_id, clock, system_ids(clock), answers).to_the_end(json_lines=json_lines)
+
+
+async def _fork(given: str, asked: api.ForkRunRequest, *, json_lines: bool) -> None:
+    asked.request_id = asked.request_id or system_ids(SystemClock()).uuid()
+    async with connected(load_settings()) as services:
+        asked.run_id = await run_of(services, given)
+        forked = await services.runs.ForkRun(asked)
+    if machine_readable(json_lines=json_lines):
+        print_message(forked)
+        return
+    print_list([forked.run], COLUMNS, [_row(forked.run)], json_lines=False)
+    for note in forked.notes:
+        console.print(plain(note, "dim"))
 
 
 async def _control(given: str, command: Callable[[Services, str, str], Awaitable[api.RunSummary]]) -> None:

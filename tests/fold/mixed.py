@@ -14,6 +14,7 @@ from google.protobuf.struct_pb2 import Value
 from control.core.run import RunFold
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import plan_pb2 as plan
+from skyagent.run.v1 import state_pb2 as st
 
 FIRST, LAST = "run_created", "run_finished"
 KINDS = tuple(field.name for field in ev.EventBody.DESCRIPTOR.fields if field.name not in (FIRST, LAST))
@@ -67,6 +68,9 @@ def _legal(message: Message, folded: RunFold, chance: random.Random) -> bool:
         if not approvals:
             return False
         message.approval_id = chance.choice(approvals).approval_id
+    if isinstance(message, ev.StateInherited):
+        message.state = _facts(folded, chance).SerializeToString(deterministic=True)
+        message.more = False
     if isinstance(message, ev.StepIntended):
         message.approval_id = chance.choice([*(each.approval_id for each in approvals), ""])
     return _legal_step(message, folded, chance)
@@ -86,6 +90,23 @@ def _legal_step(message: Message, folded: RunFold, chance: random.Random) -> boo
         again = newest > 0 and chance.random() < 0.7
         setattr(message, "attempt", chance.randint(1, newest) if again else newest + 1)  # noqa: B010
     return True
+
+
+def _facts(folded: RunFold, chance: random.Random) -> st.RunState:
+    """What a fork may inherit: nodes with all that became of them, and what else its parent knew."""
+    facts = st.RunState(planning_open=chance.random() < 0.5)
+    for node in _nodes(folded, chance):
+        record = facts.nodes.add(node=node, state=chance.randint(1, 9))
+        for number in range(chance.randint(0, 2)):
+            fill(record.attempts.add(), chance, 3)
+            record.attempts[-1].attempt, record.attempts[-1].open = number + 1, False
+    for inherited in (facts.sessions.add(), facts.parent):
+        fill(inherited, chance, 3)
+    steps = [record for record in facts.nodes if record.node.HasField("step")]
+    done = [record for record in steps if record.state == ev.NODE_STATE_SUCCEEDED and not record.node.step.probe_of]
+    facts.counts.steps_succeeded = folded.state.counts.steps_succeeded + len(done)
+    facts.counts.uncertain = folded.state.counts.uncertain + sum(r.state == ev.NODE_STATE_UNCERTAIN for r in steps)
+    return facts
 
 
 def _nodes(folded: RunFold, chance: random.Random) -> list[plan.PlanNode]:

@@ -7,12 +7,14 @@ from dataclasses import astuple
 
 from sqlalchemy import Connection, Executable, bindparam, select
 
+from control.journal import lineage
 from control.journal.appending import INSERT_EVENT, chained
 from control.journal.chain import first_link, fork_link
 from control.journal.errors import IdReused
+from control.journal.queries import commands
 from control.journal.queries.projections import put_projection
 from control.journal.queries.runs import HEAD, head, head_of
-from control.journal.run import NewRun, RunHead
+from control.journal.run import ForkPoint, NewRun, RunHead
 from control.journal.schema import run_events, runs
 from infra.db.driver import driver_of
 from infra.errors import Precondition
@@ -47,7 +49,24 @@ def create_run(connection: Connection, new: NewRun, also: Sequence[Executable], 
     driver.executemany(INSERT_EVENT, events)
     if new.projection is not None:
         put_projection(connection, new.run_id, len(events), new.projection)
+    if new.parent is not None:
+        _join_lineage(connection, new, new.parent, now_ms)
     return created, True
+
+
+def _join_lineage(connection: Connection, new: NewRun, parent: ForkPoint, now_ms: int) -> None:
+    """Lets the parent know of its relative before it begins anything more, and the lineage of what it has begun."""
+    before = head(connection, parent.run_id, new.tenant, locked=True)
+    if new.tells_parent is not None and not before.terminal:
+        commands.record(connection, new.tells_parent, now_ms)
+    if new.lineage:
+        lineage.enter(connection, new.lineage, parent.run_id)
+
+
+def requested(connection: Connection, tenant: str, request_id: str) -> RunHead | None:
+    """The run that a request of a tenant has created."""
+    row = connection.execute(_SAME_REQUEST, {"of_tenant": tenant, "by_request": request_id}).one_or_none()
+    return None if row is None else head_of(row)
 
 
 def _known(connection: Connection, first_append: str | None, new: NewRun) -> RunHead | None:
@@ -57,9 +76,7 @@ def _known(connection: Connection, first_append: str | None, new: NewRun) -> Run
         return head(connection, new.run_id, new.tenant)
     if new.request_id is None:
         return None
-    asked = {"of_tenant": new.tenant, "by_request": new.request_id}
-    row = connection.execute(_SAME_REQUEST, asked).one_or_none()
-    return None if row is None else head_of(row)
+    return requested(connection, new.tenant, new.request_id)
 
 
 def _first_link(connection: Connection, new: NewRun) -> bytes:

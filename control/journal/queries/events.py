@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from struct import error as StructError  # noqa: N812 (it is a class)
 from typing import Any
@@ -39,6 +39,17 @@ def read(connection: Connection, run_id: str, after_seq: int, limit: int) -> tup
         .limit(limit)
     )
     return tuple(StoredEvent(*row) for row in connection.execute(chosen))
+
+
+def of_kinds(connection: Connection, run_id: str, kinds: Sequence[int]) -> Iterator[bytes | None]:
+    """The payloads of a run's events of these kinds, in order."""
+    chosen = (
+        select(run_events.c.payload)
+        .where(run_events.c.run_id == run_id, run_events.c.kind.in_(kinds))
+        .order_by(run_events.c.seq)
+    )
+    with connection.execute(chosen.execution_options(yield_per=1000)) as rows:
+        yield from rows.scalars()
 
 
 def erase(connection: Connection, run_id: str, seqs: tuple[int, ...]) -> None:

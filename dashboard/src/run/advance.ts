@@ -1,8 +1,8 @@
 // What each kind of event does to a run's state: the twin of the methods of RunFold in control/core/run.py.
-import { create, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
+import { create, type DescMessage, type MessageShape, mergeFromBinary } from "@bufbuild/protobuf";
 import { type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
-import { OutcomeSchema, OutcomeStatus } from "../gen/skyagent/execution/v1/action_pb";
-import { Effect } from "../gen/skyagent/execution/v1/effect_pb";
+import { OutcomeSchema, OutcomeStatus, type SessionState } from "../gen/skyagent/execution/v1/action_pb";
+import { Effect, EffectClass } from "../gen/skyagent/execution/v1/effect_pb";
 import { MissionSpecSchema } from "../gen/skyagent/mission/v1/mission_pb";
 import { DecisionSchema } from "../gen/skyagent/policy/v1/decision_pb";
 import {
@@ -13,9 +13,9 @@ import {
   type RunEvent,
 } from "../gen/skyagent/run/v1/event_pb";
 import { Holds } from "../gen/skyagent/run/v1/plan_pb";
-import { ApprovalRecordSchema, NodeRecordSchema, type RunState } from "../gen/skyagent/run/v1/state_pb";
+import { ApprovalRecordSchema, NodeRecordSchema, type RunState, RunStateSchema } from "../gen/skyagent/run/v1/state_pb";
 import type { RunFold } from "./fold";
-import { isProbe, nodeId } from "./tree";
+import { isProbe, nodeId, stepOf } from "./tree";
 
 /** What happened, with its kind. */
 export type Happening = Exclude<EventBody["kind"], { case: undefined }>;
@@ -48,6 +48,16 @@ function commanded(state: RunState, { command }: CommandApplied): void {
   if (kind?.case === "steer") state.steering.push(kind.value.message);
   if (kind?.case === "priority") state.priority = kind.value.priority;
   if (kind?.case === "deadline") state.deadline = copied(TimestampSchema, kind.value.deadline);
+  if (kind?.case === "fork") {
+    state.forks.push(kind.value.runId);
+    state.lineage ||= state.runId;
+  }
+}
+
+function sessionKept(state: RunState, session: SessionState): void {
+  const at = state.sessions.findIndex((kept) => kept.sessionId === session.sessionId);
+  if (at < 0) state.sessions.push(session);
+  else state.sessions[at] = session;
 }
 
 const ADVANCE: { readonly [K in Kind]?: Advance<K> } = {
@@ -62,6 +72,7 @@ const ADVANCE: { readonly [K in Kind]?: Advance<K> } = {
     state.createTime = timeOf(event);
     state.planningOpen = true;
     if (body.parent) state.parent = body.parent;
+    state.lineage = body.lineage;
   },
   ownerChanged({ state, plan }, body) {
     plan.counts.takeovers += Number(Boolean(state.nodeId));
@@ -120,6 +131,7 @@ const ADVANCE: { readonly [K in Kind]?: Advance<K> } = {
     attempt.finishTime = timeOf(event);
     attempt.blobs = outcome.blobs;
     folded.plan.counts.lostAttempts += Number(outcome.status === OutcomeStatus.LOST);
+    if (outcome.session) sessionKept(folded.state, outcome.session);
     folded.plan.set(folded.plan.node(body.stepId), NodeState.CHECKING);
   },
   stepValidated(folded, body) {
@@ -219,5 +231,31 @@ const ADVANCE: { readonly [K in Kind]?: Advance<K> } = {
   },
   modelCallFinished({ plan }, body) {
     plan.counts.costMicrousd += body.costMicrousd;
+  },
+  stateInherited(folded, body, event) {
+    const { state } = folded;
+    state.planningOpen = false;
+    mergeFromBinary(RunStateSchema, state, body.state);
+    state.inheritedSeq = event.seq;
+    if (!body.more) folded.reindex();
+  },
+  outcomeInherited(folded, body, event) {
+    folded.attempt(body.stepId, body.attempt).finishedSeq = event.seq;
+  },
+  begunElsewhere(folded, body, event) {
+    const record = folded.plan.node(body.stepId);
+    const attempt = folded.attempt(body.stepId, body.attempt);
+    const outcome = body.outcome ?? create(OutcomeSchema);
+    folded.close(attempt);
+    attempt.effectClass = stepOf(record)?.action?.effectClass ?? EffectClass.UNSPECIFIED;
+    attempt.status = outcome.status;
+    attempt.effect = outcome.effect;
+    attempt.message = outcome.message;
+    attempt.outcomeReason = outcome.reason;
+    attempt.finishedSeq = event.seq;
+    attempt.finishTime = timeOf(event);
+    attempt.begunBy = body.runId;
+    attempt.begunNumber = body.number;
+    folded.plan.set(record, NodeState.CHECKING);
   },
 };

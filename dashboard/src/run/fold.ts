@@ -28,10 +28,15 @@ export function fold(events: Iterable<RunEvent>): RunState {
 
 /** A run's state, advanced event by event. Its messages are changed in place. */
 export class RunFold {
-  readonly plan: Plan;
+  plan: Plan;
 
   constructor(readonly state: RunState = create(RunStateSchema)) {
     this.plan = new Plan(state);
+  }
+
+  /** Looks at the plan anew, once nodes came into the state by themselves. */
+  reindex(): void {
+    this.plan = new Plan(this.state);
   }
 
   /** Advances the state by one event; throws IllegalEvent when it is not the next one, or of an unknown kind. */

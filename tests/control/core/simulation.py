@@ -9,7 +9,7 @@ from itertools import count
 from control.core.check import Checks
 from control.core.dispatch import next_move
 from control.core.moves import Attempt, Finish, Move, OwnStep, Plan, Record, Wait
-from control.core.run import RunFold
+from control.core.run import RunFold, outcome_in
 from infra.digest import digest_message
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import browser_pb2 as br
@@ -64,8 +64,8 @@ class Simulation:
             event.time.FromMilliseconds(self.now_ms)
             self.folded.apply(event)
             self.journal.append(event)
-            if body.HasField("step_finished"):
-                self.outcomes[event.seq] = body.step_finished.outcome
+            if (outcome := outcome_in(body)) is not None:
+                self.outcomes[event.seq] = outcome
 
     def move(self) -> Move:
         return next_move(self.folded, Checks(self.outcomes, self.new_id), self.now_ms)

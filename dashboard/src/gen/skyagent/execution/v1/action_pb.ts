@@ -27,7 +27,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/execution/v1/action.proto.
  */
 export const file_skyagent_execution_v1_action: GenFile = /*@__PURE__*/
-  fileDesc("CiJza3lhZ2VudC9leGVjdXRpb24vdjEvYWN0aW9uLnByb3RvEhVza3lhZ2VudC5leGVjdXRpb24udjEipwMKBkFjdGlvbhJECgxlZmZlY3RfY2xhc3MYASABKA4yIi5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Q2xhc3NCCrpIB4IBBBABIAASNwoHYnJvd3NlchgCIAEoCzIkLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Ccm93c2VyQWN0aW9uSAASNwoHZGVza3RvcBgDIAEoCzIkLnNreWFnZW50LmV4ZWN1dGlvbi52MS5EZXNrdG9wQWN0aW9uSAASOwoJd29ya3NwYWNlGAQgASgLMiYuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLldvcmtzcGFjZUFjdGlvbkgAEjEKBHRvb2wYBSABKAsyIS5za3lhZ2VudC5leGVjdXRpb24udjEuVG9vbEFjdGlvbkgAEjMKBWJhdGNoGAYgASgLMiIuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkFjdGlvbkJhdGNoSAASMQoEbm9vcBgHIAEoCzIhLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Ob29wQWN0aW9uSABCDQoEa2luZBIFukgCCAEiSQoLQWN0aW9uQmF0Y2gSOgoHYWN0aW9ucxgBIAMoCzIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5BY3Rpb25CCrpIB5IBBAgBEEAiKAoKTm9vcEFjdGlvbhIaCgdwYXlsb2FkGAEgASgMQgm6SAZ6BBiAgAQilAUKB091dGNvbWUSPgoGc3RhdHVzGAEgASgOMiQuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk91dGNvbWVTdGF0dXNCCLpIBYIBAhABEjcKBmVmZmVjdBgCIAEoDjIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5FZmZlY3RCCLpIBYIBAhABEhkKB21lc3NhZ2UYAyABKAlCCLpIBXIDGIAgEhcKBnJlYXNvbhgEIAEoCUIHukgEcgIYQBIuCgpzdGFydF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKgoFYmxvYnMYByADKAsyGy5za3lhZ2VudC5jb21tb24udjEuQmxvYlJlZhI3Cgdicm93c2VyGAggASgLMiQuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkJyb3dzZXJSZXN1bHRIABI3CgdkZXNrdG9wGAkgASgLMiQuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkRlc2t0b3BSZXN1bHRIABI7Cgl3b3Jrc3BhY2UYCiABKAsyJi5za3lhZ2VudC5leGVjdXRpb24udjEuV29ya3NwYWNlUmVzdWx0SAASMQoEdG9vbBgLIAEoCzIhLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Ub29sUmVzdWx0SAASMwoFYmF0Y2gYDCABKAsyIi5za3lhZ2VudC5leGVjdXRpb24udjEuQmF0Y2hSZXN1bHRIABIxCgRub29wGA0gASgLMiEuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk5vb3BSZXN1bHRIAEIICgZyZXN1bHQiPwoLQmF0Y2hSZXN1bHQSMAoIb3V0Y29tZXMYASADKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuT3V0Y29tZSIdCgpOb29wUmVzdWx0Eg8KB3BheWxvYWQYASABKAwqtAEKDU91dGNvbWVTdGF0dXMSHgoaT1VUQ09NRV9TVEFUVVNfVU5TUEVDSUZJRUQQABIVChFPVVRDT01FX1NUQVRVU19PSxABEhkKFU9VVENPTUVfU1RBVFVTX0ZBSUxFRBACEhwKGE9VVENPTUVfU1RBVFVTX0NBTkNFTExFRBADEhoKFk9VVENPTUVfU1RBVFVTX1JFRlVTRUQQBBIXChNPVVRDT01FX1NUQVRVU19MT1NUEAViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_execution_v1_browser, file_skyagent_execution_v1_desktop, file_skyagent_execution_v1_effect, file_skyagent_execution_v1_tool, file_skyagent_execution_v1_workspace]);
+  fileDesc("CiJza3lhZ2VudC9leGVjdXRpb24vdjEvYWN0aW9uLnByb3RvEhVza3lhZ2VudC5leGVjdXRpb24udjEipwMKBkFjdGlvbhJECgxlZmZlY3RfY2xhc3MYASABKA4yIi5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Q2xhc3NCCrpIB4IBBBABIAASNwoHYnJvd3NlchgCIAEoCzIkLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Ccm93c2VyQWN0aW9uSAASNwoHZGVza3RvcBgDIAEoCzIkLnNreWFnZW50LmV4ZWN1dGlvbi52MS5EZXNrdG9wQWN0aW9uSAASOwoJd29ya3NwYWNlGAQgASgLMiYuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLldvcmtzcGFjZUFjdGlvbkgAEjEKBHRvb2wYBSABKAsyIS5za3lhZ2VudC5leGVjdXRpb24udjEuVG9vbEFjdGlvbkgAEjMKBWJhdGNoGAYgASgLMiIuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkFjdGlvbkJhdGNoSAASMQoEbm9vcBgHIAEoCzIhLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Ob29wQWN0aW9uSABCDQoEa2luZBIFukgCCAEiSQoLQWN0aW9uQmF0Y2gSOgoHYWN0aW9ucxgBIAMoCzIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5BY3Rpb25CCrpIB5IBBAgBEEAiKAoKTm9vcEFjdGlvbhIaCgdwYXlsb2FkGAEgASgMQgm6SAZ6BBiAgAQiygUKB091dGNvbWUSPgoGc3RhdHVzGAEgASgOMiQuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk91dGNvbWVTdGF0dXNCCLpIBYIBAhABEjcKBmVmZmVjdBgCIAEoDjIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5FZmZlY3RCCLpIBYIBAhABEhkKB21lc3NhZ2UYAyABKAlCCLpIBXIDGIAgEhcKBnJlYXNvbhgEIAEoCUIHukgEcgIYQBIuCgpzdGFydF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKgoFYmxvYnMYByADKAsyGy5za3lhZ2VudC5jb21tb24udjEuQmxvYlJlZhI0CgdzZXNzaW9uGBQgASgLMiMuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLlNlc3Npb25TdGF0ZRI3Cgdicm93c2VyGAggASgLMiQuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkJyb3dzZXJSZXN1bHRIABI3CgdkZXNrdG9wGAkgASgLMiQuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkRlc2t0b3BSZXN1bHRIABI7Cgl3b3Jrc3BhY2UYCiABKAsyJi5za3lhZ2VudC5leGVjdXRpb24udjEuV29ya3NwYWNlUmVzdWx0SAASMQoEdG9vbBgLIAEoCzIhLnNreWFnZW50LmV4ZWN1dGlvbi52MS5Ub29sUmVzdWx0SAASMwoFYmF0Y2gYDCABKAsyIi5za3lhZ2VudC5leGVjdXRpb24udjEuQmF0Y2hSZXN1bHRIABIxCgRub29wGA0gASgLMiEuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk5vb3BSZXN1bHRIAEIICgZyZXN1bHQiVwoMU2Vzc2lvblN0YXRlEhsKCnNlc3Npb25faWQYASABKAlCB7pIBHICGEASKgoFc3RhdGUYAiABKAsyGy5za3lhZ2VudC5jb21tb24udjEuQmxvYlJlZiI/CgtCYXRjaFJlc3VsdBIwCghvdXRjb21lcxgBIAMoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lIh0KCk5vb3BSZXN1bHQSDwoHcGF5bG9hZBgBIAEoDCq0AQoNT3V0Y29tZVN0YXR1cxIeChpPVVRDT01FX1NUQVRVU19VTlNQRUNJRklFRBAAEhUKEU9VVENPTUVfU1RBVFVTX09LEAESGQoVT1VUQ09NRV9TVEFUVVNfRkFJTEVEEAISHAoYT1VUQ09NRV9TVEFUVVNfQ0FOQ0VMTEVEEAMSGgoWT1VUQ09NRV9TVEFUVVNfUkVGVVNFRBAEEhcKE09VVENPTUVfU1RBVFVTX0xPU1QQBWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_execution_v1_browser, file_skyagent_execution_v1_desktop, file_skyagent_execution_v1_effect, file_skyagent_execution_v1_tool, file_skyagent_execution_v1_workspace]);
 
 /**
  * What a worker is told to do. Its digest (BLAKE3 of the deterministic serialization) is what a policy decision, an
@@ -289,6 +289,13 @@ export type Outcome = Message<"skyagent.execution.v1.Outcome"> & {
   blobs: BlobRef[];
 
   /**
+   * The state of the session after the action, when it is another than was reported before.
+   *
+   * @generated from field: skyagent.execution.v1.SessionState session = 20;
+   */
+  session?: SessionState | undefined;
+
+  /**
    * What the action returned, by kind.
    *
    * @generated from oneof skyagent.execution.v1.Outcome.result
@@ -400,6 +407,13 @@ export type OutcomeJson = {
   blobs?: BlobRefJson[];
 
   /**
+   * The state of the session after the action, when it is another than was reported before.
+   *
+   * @generated from field: skyagent.execution.v1.SessionState session = 20;
+   */
+  session?: SessionStateJson;
+
+  /**
    * From a browser worker.
    *
    * @generated from field: skyagent.execution.v1.BrowserResult browser = 8;
@@ -450,6 +464,55 @@ export const OutcomeSchema: GenMessage<Outcome, {jsonType: OutcomeJson}> = /*@__
   messageDesc(file_skyagent_execution_v1_action, 3);
 
 /**
+ * What a session can be started from elsewhere: for a browser its cookies and storage.
+ *
+ * @generated from message skyagent.execution.v1.SessionState
+ */
+export type SessionState = Message<"skyagent.execution.v1.SessionState"> & {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId: string;
+
+  /**
+   * The state, sealed with a key that only workers have.
+   *
+   * @generated from field: skyagent.common.v1.BlobRef state = 2;
+   */
+  state?: BlobRef | undefined;
+};
+
+/**
+ * What a session can be started from elsewhere: for a browser its cookies and storage.
+ *
+ * @generated from message skyagent.execution.v1.SessionState
+ */
+export type SessionStateJson = {
+  /**
+   * The session.
+   *
+   * @generated from field: string session_id = 1;
+   */
+  sessionId?: string;
+
+  /**
+   * The state, sealed with a key that only workers have.
+   *
+   * @generated from field: skyagent.common.v1.BlobRef state = 2;
+   */
+  state?: BlobRefJson;
+};
+
+/**
+ * Describes the message skyagent.execution.v1.SessionState.
+ * Use `create(SessionStateSchema)` to create a new message.
+ */
+export const SessionStateSchema: GenMessage<SessionState, {jsonType: SessionStateJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_execution_v1_action, 4);
+
+/**
  * What came of a batch.
  *
  * @generated from message skyagent.execution.v1.BatchResult
@@ -482,7 +545,7 @@ export type BatchResultJson = {
  * Use `create(BatchResultSchema)` to create a new message.
  */
 export const BatchResultSchema: GenMessage<BatchResult, {jsonType: BatchResultJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_action, 4);
+  messageDesc(file_skyagent_execution_v1_action, 5);
 
 /**
  * What came of a no-op.
@@ -517,7 +580,7 @@ export type NoopResultJson = {
  * Use `create(NoopResultSchema)` to create a new message.
  */
 export const NoopResultSchema: GenMessage<NoopResult, {jsonType: NoopResultJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_execution_v1_action, 5);
+  messageDesc(file_skyagent_execution_v1_action, 6);
 
 /**
  * How an attempt ended, whatever the kind of action.

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/run/v1/command.proto.
  */
 export const file_skyagent_run_v1_command: GenFile = /*@__PURE__*/
-  fileDesc("Ch1za3lhZ2VudC9ydW4vdjEvY29tbWFuZC5wcm90bxIPc2t5YWdlbnQucnVuLnYxItkDCgdDb21tYW5kEi4KBXBhdXNlGAEgASgLMh0uc2t5YWdlbnQucnVuLnYxLlBhdXNlQ29tbWFuZEgAEjAKBnJlc3VtZRgCIAEoCzIeLnNreWFnZW50LnJ1bi52MS5SZXN1bWVDb21tYW5kSAASMAoGY2FuY2VsGAMgASgLMh4uc2t5YWdlbnQucnVuLnYxLkNhbmNlbENvbW1hbmRIABIuCgVzdGVlchgEIAEoCzIdLnNreWFnZW50LnJ1bi52MS5TdGVlckNvbW1hbmRIABIwCgZkZWNpZGUYBSABKAsyHi5za3lhZ2VudC5ydW4udjEuRGVjaWRlQ29tbWFuZEgAEjIKB3Jlc29sdmUYBiABKAsyHy5za3lhZ2VudC5ydW4udjEuUmVzb2x2ZUNvbW1hbmRIABI0Cghwcmlvcml0eRgHIAEoCzIgLnNreWFnZW50LnJ1bi52MS5Qcmlvcml0eUNvbW1hbmRIABI0CghkZWFkbGluZRgIIAEoCzIgLnNreWFnZW50LnJ1bi52MS5EZWFkbGluZUNvbW1hbmRIABIwCgZidWRnZXQYCSABKAsyHi5za3lhZ2VudC5ydW4udjEuQnVkZ2V0Q29tbWFuZEgAQgYKBGtpbmQiHgoMUGF1c2VDb21tYW5kEg4KBnJlYXNvbhgBIAEoCSIPCg1SZXN1bWVDb21tYW5kIkkKDUNhbmNlbENvbW1hbmQSDgoGcmVhc29uGAEgASgJEigKBWdyYWNlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIi0KDFN0ZWVyQ29tbWFuZBIPCgdtZXNzYWdlGAEgASgJEgwKBGdvYWwYAiABKAkiJAoNRGVjaWRlQ29tbWFuZBITCgthcHByb3ZhbF9pZBgBIAEoCSJeCg5SZXNvbHZlQ29tbWFuZBIPCgdzdGVwX2lkGAEgASgJEi0KBmVmZmVjdBgCIAEoDjIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5FZmZlY3QSDAoEbm90ZRgDIAEoCSIjCg9Qcmlvcml0eUNvbW1hbmQSEAoIcHJpb3JpdHkYASABKAUiPwoPRGVhZGxpbmVDb21tYW5kEiwKCGRlYWRsaW5lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI/Cg1CdWRnZXRDb21tYW5kEhAKCGdyYW50X2lkGAEgASgJEgwKBGtpbmQYAiABKAkSDgoGYW1vdW50GAMgASgEYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_execution_v1_effect]);
+  fileDesc("Ch1za3lhZ2VudC9ydW4vdjEvY29tbWFuZC5wcm90bxIPc2t5YWdlbnQucnVuLnYxIocECgdDb21tYW5kEi4KBXBhdXNlGAEgASgLMh0uc2t5YWdlbnQucnVuLnYxLlBhdXNlQ29tbWFuZEgAEjAKBnJlc3VtZRgCIAEoCzIeLnNreWFnZW50LnJ1bi52MS5SZXN1bWVDb21tYW5kSAASMAoGY2FuY2VsGAMgASgLMh4uc2t5YWdlbnQucnVuLnYxLkNhbmNlbENvbW1hbmRIABIuCgVzdGVlchgEIAEoCzIdLnNreWFnZW50LnJ1bi52MS5TdGVlckNvbW1hbmRIABIwCgZkZWNpZGUYBSABKAsyHi5za3lhZ2VudC5ydW4udjEuRGVjaWRlQ29tbWFuZEgAEjIKB3Jlc29sdmUYBiABKAsyHy5za3lhZ2VudC5ydW4udjEuUmVzb2x2ZUNvbW1hbmRIABI0Cghwcmlvcml0eRgHIAEoCzIgLnNreWFnZW50LnJ1bi52MS5Qcmlvcml0eUNvbW1hbmRIABI0CghkZWFkbGluZRgIIAEoCzIgLnNreWFnZW50LnJ1bi52MS5EZWFkbGluZUNvbW1hbmRIABIwCgZidWRnZXQYCSABKAsyHi5za3lhZ2VudC5ydW4udjEuQnVkZ2V0Q29tbWFuZEgAEiwKBGZvcmsYDyABKAsyHC5za3lhZ2VudC5ydW4udjEuRm9ya0NvbW1hbmRIAEIGCgRraW5kIh4KDFBhdXNlQ29tbWFuZBIOCgZyZWFzb24YASABKAkiDwoNUmVzdW1lQ29tbWFuZCJJCg1DYW5jZWxDb21tYW5kEg4KBnJlYXNvbhgBIAEoCRIoCgVncmFjZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiItCgxTdGVlckNvbW1hbmQSDwoHbWVzc2FnZRgBIAEoCRIMCgRnb2FsGAIgASgJIiQKDURlY2lkZUNvbW1hbmQSEwoLYXBwcm92YWxfaWQYASABKAkiXgoOUmVzb2x2ZUNvbW1hbmQSDwoHc3RlcF9pZBgBIAEoCRItCgZlZmZlY3QYAiABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0EgwKBG5vdGUYAyABKAkiIwoPUHJpb3JpdHlDb21tYW5kEhAKCHByaW9yaXR5GAEgASgFIj8KD0RlYWRsaW5lQ29tbWFuZBIsCghkZWFkbGluZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiKgoLRm9ya0NvbW1hbmQSDgoGcnVuX2lkGAEgASgJEgsKA3NlcRgCIAEoBCI/Cg1CdWRnZXRDb21tYW5kEhAKCGdyYW50X2lkGAEgASgJEgwKBGtpbmQYAiABKAkSDgoGYW1vdW50GAMgASgEYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_execution_v1_effect]);
 
 /**
  * A command. After its commit nothing of the run starts before it took effect.
@@ -101,6 +101,14 @@ export type Command = Message<"skyagent.run.v1.Command"> & {
      */
     value: BudgetCommand;
     case: "budget";
+  } | {
+    /**
+     * The run was forked: from now on it has relatives.
+     *
+     * @generated from field: skyagent.run.v1.ForkCommand fork = 15;
+     */
+    value: ForkCommand;
+    case: "fork";
   } | { case: undefined; value?: undefined };
 };
 
@@ -172,6 +180,13 @@ export type CommandJson = {
    * @generated from field: skyagent.run.v1.BudgetCommand budget = 9;
    */
   budget?: BudgetCommandJson;
+
+  /**
+   * The run was forked: from now on it has relatives.
+   *
+   * @generated from field: skyagent.run.v1.ForkCommand fork = 15;
+   */
+  fork?: ForkCommandJson;
 };
 
 /**
@@ -506,6 +521,55 @@ export const DeadlineCommandSchema: GenMessage<DeadlineCommand, {jsonType: Deadl
   messageDesc(file_skyagent_run_v1_command, 8);
 
 /**
+ * The run was forked while it went on. What must not happen twice in the lineage is begun by one of them at a time.
+ *
+ * @generated from message skyagent.run.v1.ForkCommand
+ */
+export type ForkCommand = Message<"skyagent.run.v1.ForkCommand"> & {
+  /**
+   * The new run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The event that it grew from.
+   *
+   * @generated from field: uint64 seq = 2;
+   */
+  seq: bigint;
+};
+
+/**
+ * The run was forked while it went on. What must not happen twice in the lineage is begun by one of them at a time.
+ *
+ * @generated from message skyagent.run.v1.ForkCommand
+ */
+export type ForkCommandJson = {
+  /**
+   * The new run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId?: string;
+
+  /**
+   * The event that it grew from.
+   *
+   * @generated from field: uint64 seq = 2;
+   */
+  seq?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.ForkCommand.
+ * Use `create(ForkCommandSchema)` to create a new message.
+ */
+export const ForkCommandSchema: GenMessage<ForkCommand, {jsonType: ForkCommandJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_command, 9);
+
+/**
  * More budget.
  *
  * @generated from message skyagent.run.v1.BudgetCommand
@@ -566,5 +630,5 @@ export type BudgetCommandJson = {
  * Use `create(BudgetCommandSchema)` to create a new message.
  */
 export const BudgetCommandSchema: GenMessage<BudgetCommand, {jsonType: BudgetCommandJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_command, 9);
+  messageDesc(file_skyagent_run_v1_command, 10);
 

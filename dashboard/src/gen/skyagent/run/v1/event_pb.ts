@@ -28,7 +28,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/run/v1/event.proto.
  */
 export const file_skyagent_run_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("Chtza3lhZ2VudC9ydW4vdjEvZXZlbnQucHJvdG8SD3NreWFnZW50LnJ1bi52MSKoAQoIUnVuRXZlbnQSDgoGcnVuX2lkGAEgASgJEgsKA3NlcRgCIAEoBBINCgVlcG9jaBgDIAEoBBIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRoYXNoGAUgASgJEigKBGJvZHkYBiABKAsyGi5za3lhZ2VudC5ydW4udjEuRXZlbnRCb2R5Eg4KBmVyYXNlZBgHIAEoCCLLCwoJRXZlbnRCb2R5EjIKC3J1bl9jcmVhdGVkGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1bkNyZWF0ZWRIABI2Cg1vd25lcl9jaGFuZ2VkGAIgASgLMh0uc2t5YWdlbnQucnVuLnYxLk93bmVyQ2hhbmdlZEgAEjYKDXBsYW5fZXh0ZW5kZWQYAyABKAsyHS5za3lhZ2VudC5ydW4udjEuUGxhbkV4dGVuZGVkSAASOAoOcG9saWN5X2RlY2lkZWQYBCABKAsyHi5za3lhZ2VudC5ydW4udjEuUG9saWN5RGVjaWRlZEgAEjYKDXN0ZXBfaW50ZW5kZWQYBSABKAsyHS5za3lhZ2VudC5ydW4udjEuU3RlcEludGVuZGVkSAASOAoOc3RlcF93aXRoZHJhd24YBiABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFdpdGhkcmF3bkgAEjYKDXN0ZXBfZmluaXNoZWQYByABKAsyHS5za3lhZ2VudC5ydW4udjEuU3RlcEZpbmlzaGVkSAASOAoOc3RlcF92YWxpZGF0ZWQYCCABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFZhbGlkYXRlZEgAEjQKDHN0ZXBfcmV0cmllZBgJIAEoCzIcLnNreWFnZW50LnJ1bi52MS5TdGVwUmV0cmllZEgAEjoKD2dyb3VwX3Jlc3RhcnRlZBgKIAEoCzIfLnNreWFnZW50LnJ1bi52MS5Hcm91cFJlc3RhcnRlZEgAEjQKDG5vZGVfc2V0dGxlZBgLIAEoCzIcLnNreWFnZW50LnJ1bi52MS5Ob2RlU2V0dGxlZEgAEkAKEmFwcHJvdmFsX3JlcXVlc3RlZBgMIAEoCzIiLnNreWFnZW50LnJ1bi52MS5BcHByb3ZhbFJlcXVlc3RlZEgAEjwKEGFwcHJvdmFsX2RlY2lkZWQYDSABKAsyIC5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxEZWNpZGVkSAASOgoPY29tbWFuZF9hcHBsaWVkGA4gASgLMh8uc2t5YWdlbnQucnVuLnYxLkNvbW1hbmRBcHBsaWVkSAASOAoOc3RlcF91bmNlcnRhaW4YDyABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFVuY2VydGFpbkgAEkQKFHVuY2VydGFpbnR5X3Jlc29sdmVkGBAgASgLMiQuc2t5YWdlbnQucnVuLnYxLlVuY2VydGFpbnR5UmVzb2x2ZWRIABIyCgtsYXRlX3Jlc3VsdBgRIAEoCzIbLnNreWFnZW50LnJ1bi52MS5MYXRlUmVzdWx0SAASMgoLcnVuX2Jsb2NrZWQYEiABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuQmxvY2tlZEgAEjYKDXJ1bl91bmJsb2NrZWQYEyABKAsyHS5za3lhZ2VudC5ydW4udjEuUnVuVW5ibG9ja2VkSAASPgoRYXJ0aWZhY3RfcmVjb3JkZWQYFCABKAsyIS5za3lhZ2VudC5ydW4udjEuQXJ0aWZhY3RSZWNvcmRlZEgAEjQKDHJ1bl9maW5pc2hlZBgVIAEoCzIcLnNreWFnZW50LnJ1bi52MS5SdW5GaW5pc2hlZEgAEkEKE21vZGVsX2NhbGxfaW50ZW5kZWQYFiABKAsyIi5za3lhZ2VudC5ydW4udjEuTW9kZWxDYWxsSW50ZW5kZWRIABJBChNtb2RlbF9jYWxsX2ZpbmlzaGVkGBcgASgLMiIuc2t5YWdlbnQucnVuLnYxLk1vZGVsQ2FsbEZpbmlzaGVkSAASOAoOYnVkZ2V0X2dyYW50ZWQYGCABKAsyHi5za3lhZ2VudC5ydW4udjEuQnVkZ2V0R3JhbnRlZEgAEjoKD2NvbnRyb2xfY2hhbmdlZBgZIAEoCzIfLnNreWFnZW50LnJ1bi52MS5Db250cm9sQ2hhbmdlZEgAQgYKBGtpbmQi3AEKClJ1bkNyZWF0ZWQSEgoKbWlzc2lvbl9pZBgBIAEoCRIOCgZ0ZW5hbnQYAiABKAkSLgoEc3BlYxgDIAEoCzIgLnNreWFnZW50Lm1pc3Npb24udjEuTWlzc2lvblNwZWMSDQoFYWN0b3IYBCABKAkSGAoQdGVtcGxhdGVfdmVyc2lvbhgFIAEoDRIUCgxmb2xkX3ZlcnNpb24YBiABKA0SKgoGcGFyZW50GAcgASgLMhouc2t5YWdlbnQucnVuLnYxLkZvcmtQb2ludBIPCgdvcmRpbmFsGAggASgNIjYKCUZvcmtQb2ludBIOCgZydW5faWQYASABKAkSCwoDc2VxGAIgASgEEgwKBGhhc2gYAyABKAkiXAoMT3duZXJDaGFuZ2VkEg8KB25vZGVfaWQYASABKAkSFgoOaW5jYXJuYXRpb25faWQYAiABKAkSDQoFY2F1c2UYAyABKAkSFAoMZm9sZF92ZXJzaW9uGAQgASgNImcKDFBsYW5FeHRlbmRlZBIoCgVub2RlcxgBIAMoCzIZLnNreWFnZW50LnJ1bi52MS5QbGFuTm9kZRIOCgZyZWFzb24YAiABKAkSDwoHcGxhbm5lchgDIAEoCRIMCgRtb3JlGAQgASgIImEKDVBvbGljeURlY2lkZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEi4KCGRlY2lzaW9uGAMgASgLMhwuc2t5YWdlbnQucG9saWN5LnYxLkRlY2lzaW9uIq8CCgxTdGVwSW50ZW5kZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEhEKCXdvcmtlcl9pZBgDIAEoCRISCgpqb3VybmFsX2lkGAQgASgJEhUKDWFjdGlvbl9kaWdlc3QYBSABKAkSOAoMZWZmZWN0X2NsYXNzGAYgASgOMiIuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkVmZmVjdENsYXNzEhMKC2RlY2lzaW9uX2lkGAcgASgJEhMKC2FwcHJvdmFsX2lkGAggASgJEi0KBmFjdGlvbhgJIAEoCzIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5BY3Rpb24SLAoIZGVhZGxpbmUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkEKDVN0ZXBXaXRoZHJhd24SDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEg4KBnJlYXNvbhgDIAEoCSJ0CgxTdGVwRmluaXNoZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEi8KB291dGNvbWUYAyABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuT3V0Y29tZRIRCgl3b3JrZXJfaWQYBCABKAkihAEKDVN0ZXBWYWxpZGF0ZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEioKCGZpbmRpbmdzGAMgAygLMhguc2t5YWdlbnQucnVuLnYxLkZpbmRpbmcSJQoFaG9sZHMYBCABKA4yFi5za3lhZ2VudC5ydW4udjEuSG9sZHMigQEKC1N0ZXBSZXRyaWVkEg8KB3N0ZXBfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIQCghzdHJhdGVneRgDIAEoCRIOCgZyZWFzb24YBCABKAkSLgoKbm90X2JlZm9yZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicgoOR3JvdXBSZXN0YXJ0ZWQSDwoHbm9kZV9pZBgBIAEoCRIPCgdyZXN0YXJ0GAIgASgNEg4KBnJlYXNvbhgDIAEoCRIuCgpub3RfYmVmb3JlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJsCgtOb2RlU2V0dGxlZBIPCgdub2RlX2lkGAEgASgJEikKBXN0YXRlGAIgASgOMhouc2t5YWdlbnQucnVuLnYxLk5vZGVTdGF0ZRIOCgZyZWFzb24YAyABKAkSEQoJc2lnbmF0dXJlGAQgASgJIsIBChFBcHByb3ZhbFJlcXVlc3RlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIPCgdzdGVwX2lkGAIgASgJEhUKDWFjdGlvbl9kaWdlc3QYAyABKAkSDwoHc3VtbWFyeRgEIAEoCRIuCghkZWNpc2lvbhgFIAEoCzIcLnNreWFnZW50LnBvbGljeS52MS5EZWNpc2lvbhIvCgtleHBpcmVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicgoPQXBwcm92YWxEZWNpZGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEi0KBXN0YXRlGAIgASgOMh4uc2t5YWdlbnQucnVuLnYxLkFwcHJvdmFsU3RhdGUSDQoFYWN0b3IYAyABKAkSDAoEbm90ZRgEIAEoCSJeCg5Db21tYW5kQXBwbGllZBISCgpjb21tYW5kX2lkGAEgASgJEg0KBWFjdG9yGAIgASgJEikKB2NvbW1hbmQYAyABKAsyGC5za3lhZ2VudC5ydW4udjEuQ29tbWFuZCJACg1TdGVwVW5jZXJ0YWluEg8KB3N0ZXBfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRINCgVrbm93bhgDIAEoCSKTAQoTVW5jZXJ0YWludHlSZXNvbHZlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SLQoGZWZmZWN0GAMgASgOMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkVmZmVjdBIOCgZzb3VyY2UYBCABKAkSDQoFYWN0b3IYBSABKAkSDAoEbm90ZRgGIAEoCSJ0CgpMYXRlUmVzdWx0Eg8KB3N0ZXBfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIvCgdvdXRjb21lGAMgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk91dGNvbWUSEwoLY29udHJhZGljdHMYBCABKAgiLAoKUnVuQmxvY2tlZBIOCgZyZWFzb24YASABKAkSDgoGZGV0YWlsGAIgASgJIh4KDFJ1blVuYmxvY2tlZBIOCgZyZWFzb24YASABKAkicQoQQXJ0aWZhY3RSZWNvcmRlZBITCgthcnRpZmFjdF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEikKBGJsb2IYAyABKAsyGy5za3lhZ2VudC5jb21tb24udjEuQmxvYlJlZhIPCgdzdGVwX2lkGAQgASgJImoKC1J1bkZpbmlzaGVkEigKBXBoYXNlGAEgASgOMhkuc2t5YWdlbnQucnVuLnYxLlJ1blBoYXNlEg8KB3N1bW1hcnkYAiABKAkSDgoGcmVhc29uGAMgASgJEhAKCGV2aWRlbmNlGAQgAygJInQKEU1vZGVsQ2FsbEludGVuZGVkEg8KB2NhbGxfaWQYASABKAkSDAoEcm9sZRgCIAEoCRINCgVtb2RlbBgDIAEoCRIWCg5yZXF1ZXN0X2RpZ2VzdBgEIAEoCRIZChFyZXNlcnZlZF9taWNyb3VzZBgFIAEoBCLTAQoRTW9kZWxDYWxsRmluaXNoZWQSDwoHY2FsbF9pZBgBIAEoCRItCghyZXNwb25zZRgCIAEoCzIbLnNreWFnZW50LmNvbW1vbi52MS5CbG9iUmVmEhQKDGlucHV0X3Rva2VucxgDIAEoBBIVCg1vdXRwdXRfdG9rZW5zGAQgASgEEhUKDWNvc3RfbWljcm91c2QYBSABKAQSDQoFZXJyb3IYBiABKAkSKwoIZHVyYXRpb24YByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iPwoNQnVkZ2V0R3JhbnRlZBIQCghncmFudF9pZBgBIAEoCRIMCgRraW5kGAIgASgJEg4KBmFtb3VudBgDIAEoBCJGCg5Db250cm9sQ2hhbmdlZBISCgpzZXNzaW9uX2lkGAEgASgJEhIKCmNvbnRyb2xsZXIYAiABKAkSDAoEbm90ZRgDIAEoCSqCAgoJTm9kZVN0YXRlEhoKFk5PREVfU1RBVEVfVU5TUEVDSUZJRUQQABIWChJOT0RFX1NUQVRFX1BFTkRJTkcQARIWChJOT0RFX1NUQVRFX1JVTk5JTkcQAhIXChNOT0RFX1NUQVRFX0NIRUNLSU5HEAMSFgoSTk9ERV9TVEFURV9XQUlUSU5HEAQSGAoUTk9ERV9TVEFURV9VTkNFUlRBSU4QBRIYChROT0RFX1NUQVRFX1NVQ0NFRURFRBAGEhUKEU5PREVfU1RBVEVfRkFJTEVEEAcSFgoSTk9ERV9TVEFURV9TS0lQUEVEEAgSFQoRTk9ERV9TVEFURV9ERU5JRUQQCSq7AQoNQXBwcm92YWxTdGF0ZRIeChpBUFBST1ZBTF9TVEFURV9VTlNQRUNJRklFRBAAEhoKFkFQUFJPVkFMX1NUQVRFX1BFTkRJTkcQARIaChZBUFBST1ZBTF9TVEFURV9HUkFOVEVEEAISGQoVQVBQUk9WQUxfU1RBVEVfREVOSUVEEAMSGgoWQVBQUk9WQUxfU1RBVEVfRVhQSVJFRBAEEhsKF0FQUFJPVkFMX1NUQVRFX0NPTlNVTUVEEAUqmAIKCFJ1blBoYXNlEhkKFVJVTl9QSEFTRV9VTlNQRUNJRklFRBAAEhQKEFJVTl9QSEFTRV9RVUVVRUQQARIVChFSVU5fUEhBU0VfUlVOTklORxACEhUKEVJVTl9QSEFTRV9QQVVTSU5HEAMSFAoQUlVOX1BIQVNFX1BBVVNFRBAEEhUKEVJVTl9QSEFTRV9XQUlUSU5HEAUSGAoUUlVOX1BIQVNFX0NBTkNFTExJTkcQBhIXChNSVU5fUEhBU0VfU1VDQ0VFREVEEAcSFAoQUlVOX1BIQVNFX0ZBSUxFRBAIEhcKE1JVTl9QSEFTRV9DQU5DRUxMRUQQCRIeChpSVU5fUEhBU0VfQlVER0VUX0VYSEFVU1RFRBAKYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_execution_v1_action, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_policy_v1_decision, file_skyagent_run_v1_command, file_skyagent_run_v1_plan]);
+  fileDesc("Chtza3lhZ2VudC9ydW4vdjEvZXZlbnQucHJvdG8SD3NreWFnZW50LnJ1bi52MSKoAQoIUnVuRXZlbnQSDgoGcnVuX2lkGAEgASgJEgsKA3NlcRgCIAEoBBINCgVlcG9jaBgDIAEoBBIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRoYXNoGAUgASgJEigKBGJvZHkYBiABKAsyGi5za3lhZ2VudC5ydW4udjEuRXZlbnRCb2R5Eg4KBmVyYXNlZBgHIAEoCCKDDQoJRXZlbnRCb2R5EjIKC3J1bl9jcmVhdGVkGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1bkNyZWF0ZWRIABI2Cg1vd25lcl9jaGFuZ2VkGAIgASgLMh0uc2t5YWdlbnQucnVuLnYxLk93bmVyQ2hhbmdlZEgAEjYKDXBsYW5fZXh0ZW5kZWQYAyABKAsyHS5za3lhZ2VudC5ydW4udjEuUGxhbkV4dGVuZGVkSAASOAoOcG9saWN5X2RlY2lkZWQYBCABKAsyHi5za3lhZ2VudC5ydW4udjEuUG9saWN5RGVjaWRlZEgAEjYKDXN0ZXBfaW50ZW5kZWQYBSABKAsyHS5za3lhZ2VudC5ydW4udjEuU3RlcEludGVuZGVkSAASOAoOc3RlcF93aXRoZHJhd24YBiABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFdpdGhkcmF3bkgAEjYKDXN0ZXBfZmluaXNoZWQYByABKAsyHS5za3lhZ2VudC5ydW4udjEuU3RlcEZpbmlzaGVkSAASOAoOc3RlcF92YWxpZGF0ZWQYCCABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFZhbGlkYXRlZEgAEjQKDHN0ZXBfcmV0cmllZBgJIAEoCzIcLnNreWFnZW50LnJ1bi52MS5TdGVwUmV0cmllZEgAEjoKD2dyb3VwX3Jlc3RhcnRlZBgKIAEoCzIfLnNreWFnZW50LnJ1bi52MS5Hcm91cFJlc3RhcnRlZEgAEjQKDG5vZGVfc2V0dGxlZBgLIAEoCzIcLnNreWFnZW50LnJ1bi52MS5Ob2RlU2V0dGxlZEgAEkAKEmFwcHJvdmFsX3JlcXVlc3RlZBgMIAEoCzIiLnNreWFnZW50LnJ1bi52MS5BcHByb3ZhbFJlcXVlc3RlZEgAEjwKEGFwcHJvdmFsX2RlY2lkZWQYDSABKAsyIC5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxEZWNpZGVkSAASOgoPY29tbWFuZF9hcHBsaWVkGA4gASgLMh8uc2t5YWdlbnQucnVuLnYxLkNvbW1hbmRBcHBsaWVkSAASOAoOc3RlcF91bmNlcnRhaW4YDyABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFVuY2VydGFpbkgAEkQKFHVuY2VydGFpbnR5X3Jlc29sdmVkGBAgASgLMiQuc2t5YWdlbnQucnVuLnYxLlVuY2VydGFpbnR5UmVzb2x2ZWRIABIyCgtsYXRlX3Jlc3VsdBgRIAEoCzIbLnNreWFnZW50LnJ1bi52MS5MYXRlUmVzdWx0SAASMgoLcnVuX2Jsb2NrZWQYEiABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuQmxvY2tlZEgAEjYKDXJ1bl91bmJsb2NrZWQYEyABKAsyHS5za3lhZ2VudC5ydW4udjEuUnVuVW5ibG9ja2VkSAASPgoRYXJ0aWZhY3RfcmVjb3JkZWQYFCABKAsyIS5za3lhZ2VudC5ydW4udjEuQXJ0aWZhY3RSZWNvcmRlZEgAEjQKDHJ1bl9maW5pc2hlZBgVIAEoCzIcLnNreWFnZW50LnJ1bi52MS5SdW5GaW5pc2hlZEgAEkEKE21vZGVsX2NhbGxfaW50ZW5kZWQYFiABKAsyIi5za3lhZ2VudC5ydW4udjEuTW9kZWxDYWxsSW50ZW5kZWRIABJBChNtb2RlbF9jYWxsX2ZpbmlzaGVkGBcgASgLMiIuc2t5YWdlbnQucnVuLnYxLk1vZGVsQ2FsbEZpbmlzaGVkSAASOAoOYnVkZ2V0X2dyYW50ZWQYGCABKAsyHi5za3lhZ2VudC5ydW4udjEuQnVkZ2V0R3JhbnRlZEgAEjoKD2NvbnRyb2xfY2hhbmdlZBgZIAEoCzIfLnNreWFnZW50LnJ1bi52MS5Db250cm9sQ2hhbmdlZEgAEjoKD3N0YXRlX2luaGVyaXRlZBgeIAEoCzIfLnNreWFnZW50LnJ1bi52MS5TdGF0ZUluaGVyaXRlZEgAEj4KEW91dGNvbWVfaW5oZXJpdGVkGB8gASgLMiEuc2t5YWdlbnQucnVuLnYxLk91dGNvbWVJbmhlcml0ZWRIABI6Cg9iZWd1bl9lbHNld2hlcmUYICABKAsyHy5za3lhZ2VudC5ydW4udjEuQmVndW5FbHNld2hlcmVIAEIGCgRraW5kIu0BCgpSdW5DcmVhdGVkEhIKCm1pc3Npb25faWQYASABKAkSDgoGdGVuYW50GAIgASgJEi4KBHNwZWMYAyABKAsyIC5za3lhZ2VudC5taXNzaW9uLnYxLk1pc3Npb25TcGVjEg0KBWFjdG9yGAQgASgJEhgKEHRlbXBsYXRlX3ZlcnNpb24YBSABKA0SFAoMZm9sZF92ZXJzaW9uGAYgASgNEioKBnBhcmVudBgHIAEoCzIaLnNreWFnZW50LnJ1bi52MS5Gb3JrUG9pbnQSDwoHb3JkaW5hbBgIIAEoDRIPCgdsaW5lYWdlGCggASgJIi0KDlN0YXRlSW5oZXJpdGVkEg0KBXN0YXRlGAEgASgMEgwKBG1vcmUYAiABKAgiZQoQT3V0Y29tZUluaGVyaXRlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SLwoHb3V0Y29tZRgDIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lIoMBCg5CZWd1bkVsc2V3aGVyZRIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDgoGcnVuX2lkGAMgASgJEg4KBm51bWJlchgEIAEoBBIvCgdvdXRjb21lGAUgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk91dGNvbWUiNgoJRm9ya1BvaW50Eg4KBnJ1bl9pZBgBIAEoCRILCgNzZXEYAiABKAQSDAoEaGFzaBgDIAEoCSJcCgxPd25lckNoYW5nZWQSDwoHbm9kZV9pZBgBIAEoCRIWCg5pbmNhcm5hdGlvbl9pZBgCIAEoCRINCgVjYXVzZRgDIAEoCRIUCgxmb2xkX3ZlcnNpb24YBCABKA0iZwoMUGxhbkV4dGVuZGVkEigKBW5vZGVzGAEgAygLMhkuc2t5YWdlbnQucnVuLnYxLlBsYW5Ob2RlEg4KBnJlYXNvbhgCIAEoCRIPCgdwbGFubmVyGAMgASgJEgwKBG1vcmUYBCABKAgiYQoNUG9saWN5RGVjaWRlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SLgoIZGVjaXNpb24YAyABKAsyHC5za3lhZ2VudC5wb2xpY3kudjEuRGVjaXNpb24irwIKDFN0ZXBJbnRlbmRlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SEQoJd29ya2VyX2lkGAMgASgJEhIKCmpvdXJuYWxfaWQYBCABKAkSFQoNYWN0aW9uX2RpZ2VzdBgFIAEoCRI4CgxlZmZlY3RfY2xhc3MYBiABKA4yIi5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Q2xhc3MSEwoLZGVjaXNpb25faWQYByABKAkSEwoLYXBwcm92YWxfaWQYCCABKAkSLQoGYWN0aW9uGAkgASgLMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkFjdGlvbhIsCghkZWFkbGluZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiQQoNU3RlcFdpdGhkcmF3bhIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJInQKDFN0ZXBGaW5pc2hlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SLwoHb3V0Y29tZRgDIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lEhEKCXdvcmtlcl9pZBgEIAEoCSKEAQoNU3RlcFZhbGlkYXRlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SKgoIZmluZGluZ3MYAyADKAsyGC5za3lhZ2VudC5ydW4udjEuRmluZGluZxIlCgVob2xkcxgEIAEoDjIWLnNreWFnZW50LnJ1bi52MS5Ib2xkcyKBAQoLU3RlcFJldHJpZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEhAKCHN0cmF0ZWd5GAMgASgJEg4KBnJlYXNvbhgEIAEoCRIuCgpub3RfYmVmb3JlGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJyCg5Hcm91cFJlc3RhcnRlZBIPCgdub2RlX2lkGAEgASgJEg8KB3Jlc3RhcnQYAiABKA0SDgoGcmVhc29uGAMgASgJEi4KCm5vdF9iZWZvcmUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImwKC05vZGVTZXR0bGVkEg8KB25vZGVfaWQYASABKAkSKQoFc3RhdGUYAiABKA4yGi5za3lhZ2VudC5ydW4udjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgDIAEoCRIRCglzaWduYXR1cmUYBCABKAkiwgEKEUFwcHJvdmFsUmVxdWVzdGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEg8KB3N0ZXBfaWQYAiABKAkSFQoNYWN0aW9uX2RpZ2VzdBgDIAEoCRIPCgdzdW1tYXJ5GAQgASgJEi4KCGRlY2lzaW9uGAUgASgLMhwuc2t5YWdlbnQucG9saWN5LnYxLkRlY2lzaW9uEi8KC2V4cGlyZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJyCg9BcHByb3ZhbERlY2lkZWQSEwoLYXBwcm92YWxfaWQYASABKAkSLQoFc3RhdGUYAiABKA4yHi5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxTdGF0ZRINCgVhY3RvchgDIAEoCRIMCgRub3RlGAQgASgJIl4KDkNvbW1hbmRBcHBsaWVkEhIKCmNvbW1hbmRfaWQYASABKAkSDQoFYWN0b3IYAiABKAkSKQoHY29tbWFuZBgDIAEoCzIYLnNreWFnZW50LnJ1bi52MS5Db21tYW5kIkAKDVN0ZXBVbmNlcnRhaW4SDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEg0KBWtub3duGAMgASgJIpMBChNVbmNlcnRhaW50eVJlc29sdmVkEg8KB3N0ZXBfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRItCgZlZmZlY3QYAyABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Eg4KBnNvdXJjZRgEIAEoCRINCgVhY3RvchgFIAEoCRIMCgRub3RlGAYgASgJInQKCkxhdGVSZXN1bHQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEi8KB291dGNvbWUYAyABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuT3V0Y29tZRITCgtjb250cmFkaWN0cxgEIAEoCCIsCgpSdW5CbG9ja2VkEg4KBnJlYXNvbhgBIAEoCRIOCgZkZXRhaWwYAiABKAkiHgoMUnVuVW5ibG9ja2VkEg4KBnJlYXNvbhgBIAEoCSJxChBBcnRpZmFjdFJlY29yZGVkEhMKC2FydGlmYWN0X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSKQoEYmxvYhgDIAEoCzIbLnNreWFnZW50LmNvbW1vbi52MS5CbG9iUmVmEg8KB3N0ZXBfaWQYBCABKAkiagoLUnVuRmluaXNoZWQSKAoFcGhhc2UYASABKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2USDwoHc3VtbWFyeRgCIAEoCRIOCgZyZWFzb24YAyABKAkSEAoIZXZpZGVuY2UYBCADKAkidAoRTW9kZWxDYWxsSW50ZW5kZWQSDwoHY2FsbF9pZBgBIAEoCRIMCgRyb2xlGAIgASgJEg0KBW1vZGVsGAMgASgJEhYKDnJlcXVlc3RfZGlnZXN0GAQgASgJEhkKEXJlc2VydmVkX21pY3JvdXNkGAUgASgEItMBChFNb2RlbENhbGxGaW5pc2hlZBIPCgdjYWxsX2lkGAEgASgJEi0KCHJlc3BvbnNlGAIgASgLMhsuc2t5YWdlbnQuY29tbW9uLnYxLkJsb2JSZWYSFAoMaW5wdXRfdG9rZW5zGAMgASgEEhUKDW91dHB1dF90b2tlbnMYBCABKAQSFQoNY29zdF9taWNyb3VzZBgFIAEoBBINCgVlcnJvchgGIAEoCRIrCghkdXJhdGlvbhgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI/Cg1CdWRnZXRHcmFudGVkEhAKCGdyYW50X2lkGAEgASgJEgwKBGtpbmQYAiABKAkSDgoGYW1vdW50GAMgASgEIkYKDkNvbnRyb2xDaGFuZ2VkEhIKCnNlc3Npb25faWQYASABKAkSEgoKY29udHJvbGxlchgCIAEoCRIMCgRub3RlGAMgASgJKoICCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhYKEk5PREVfU1RBVEVfUEVORElORxABEhYKEk5PREVfU1RBVEVfUlVOTklORxACEhcKE05PREVfU1RBVEVfQ0hFQ0tJTkcQAxIWChJOT0RFX1NUQVRFX1dBSVRJTkcQBBIYChROT0RFX1NUQVRFX1VOQ0VSVEFJThAFEhgKFE5PREVfU1RBVEVfU1VDQ0VFREVEEAYSFQoRTk9ERV9TVEFURV9GQUlMRUQQBxIWChJOT0RFX1NUQVRFX1NLSVBQRUQQCBIVChFOT0RFX1NUQVRFX0RFTklFRBAJKrsBCg1BcHByb3ZhbFN0YXRlEh4KGkFQUFJPVkFMX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWQVBQUk9WQUxfU1RBVEVfUEVORElORxABEhoKFkFQUFJPVkFMX1NUQVRFX0dSQU5URUQQAhIZChVBUFBST1ZBTF9TVEFURV9ERU5JRUQQAxIaChZBUFBST1ZBTF9TVEFURV9FWFBJUkVEEAQSGwoXQVBQUk9WQUxfU1RBVEVfQ09OU1VNRUQQBSqYAgoIUnVuUGhhc2USGQoVUlVOX1BIQVNFX1VOU1BFQ0lGSUVEEAASFAoQUlVOX1BIQVNFX1FVRVVFRBABEhUKEVJVTl9QSEFTRV9SVU5OSU5HEAISFQoRUlVOX1BIQVNFX1BBVVNJTkcQAxIUChBSVU5fUEhBU0VfUEFVU0VEEAQSFQoRUlVOX1BIQVNFX1dBSVRJTkcQBRIYChRSVU5fUEhBU0VfQ0FOQ0VMTElORxAGEhcKE1JVTl9QSEFTRV9TVUNDRUVERUQQBxIUChBSVU5fUEhBU0VfRkFJTEVEEAgSFwoTUlVOX1BIQVNFX0NBTkNFTExFRBAJEh4KGlJVTl9QSEFTRV9CVURHRVRfRVhIQVVTVEVEEApiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_execution_v1_action, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_policy_v1_decision, file_skyagent_run_v1_command, file_skyagent_run_v1_plan]);
 
 /**
  * One event of a run.
@@ -360,6 +360,30 @@ export type EventBody = Message<"skyagent.run.v1.EventBody"> & {
      */
     value: ControlChanged;
     case: "controlChanged";
+  } | {
+    /**
+     * What a fork knows of the run that it grew from, as facts, not rights.
+     *
+     * @generated from field: skyagent.run.v1.StateInherited state_inherited = 30;
+     */
+    value: StateInherited;
+    case: "stateInherited";
+  } | {
+    /**
+     * An outcome of the parent that planning still builds on.
+     *
+     * @generated from field: skyagent.run.v1.OutcomeInherited outcome_inherited = 31;
+     */
+    value: OutcomeInherited;
+    case: "outcomeInherited";
+  } | {
+    /**
+     * Another run of the lineage began a step, and what came of it is to be found out here.
+     *
+     * @generated from field: skyagent.run.v1.BegunElsewhere begun_elsewhere = 32;
+     */
+    value: BegunElsewhere;
+    case: "begunElsewhere";
   } | { case: undefined; value?: undefined };
 };
 
@@ -543,6 +567,27 @@ export type EventBodyJson = {
    * @generated from field: skyagent.run.v1.ControlChanged control_changed = 25;
    */
   controlChanged?: ControlChangedJson;
+
+  /**
+   * What a fork knows of the run that it grew from, as facts, not rights.
+   *
+   * @generated from field: skyagent.run.v1.StateInherited state_inherited = 30;
+   */
+  stateInherited?: StateInheritedJson;
+
+  /**
+   * An outcome of the parent that planning still builds on.
+   *
+   * @generated from field: skyagent.run.v1.OutcomeInherited outcome_inherited = 31;
+   */
+  outcomeInherited?: OutcomeInheritedJson;
+
+  /**
+   * Another run of the lineage began a step, and what came of it is to be found out here.
+   *
+   * @generated from field: skyagent.run.v1.BegunElsewhere begun_elsewhere = 32;
+   */
+  begunElsewhere?: BegunElsewhereJson;
 };
 
 /**
@@ -613,6 +658,13 @@ export type RunCreated = Message<"skyagent.run.v1.RunCreated"> & {
    * @generated from field: uint32 ordinal = 8;
    */
   ordinal: number;
+
+  /**
+   * The run that all of a fork's relatives grew from; empty for a run that is no fork.
+   *
+   * @generated from field: string lineage = 40;
+   */
+  lineage: string;
 };
 
 /**
@@ -676,6 +728,13 @@ export type RunCreatedJson = {
    * @generated from field: uint32 ordinal = 8;
    */
   ordinal?: number;
+
+  /**
+   * The run that all of a fork's relatives grew from; empty for a run that is no fork.
+   *
+   * @generated from field: string lineage = 40;
+   */
+  lineage?: string;
 };
 
 /**
@@ -684,6 +743,215 @@ export type RunCreatedJson = {
  */
 export const RunCreatedSchema: GenMessage<RunCreated, {jsonType: RunCreatedJson}> = /*@__PURE__*/
   messageDesc(file_skyagent_run_v1_event, 2);
+
+/**
+ * What a fork knows of its parent: in as many events as its size needs, all of the commit that creates the run. They
+ * hold the whole of it, so that the fork's journal is folded, verified and erased without the parent's.
+ *
+ * @generated from message skyagent.run.v1.StateInherited
+ */
+export type StateInherited = Message<"skyagent.run.v1.StateInherited"> & {
+  /**
+   * A RunState, serialized: the parent's at the fork point without its rights. Each event holds some nodes; what all of
+   * them say together is the state. It cannot be named as a type here, because it is made of these types itself.
+   *
+   * @generated from field: bytes state = 1;
+   */
+  state: Uint8Array;
+
+  /**
+   * More of it follows.
+   *
+   * @generated from field: bool more = 2;
+   */
+  more: boolean;
+};
+
+/**
+ * What a fork knows of its parent: in as many events as its size needs, all of the commit that creates the run. They
+ * hold the whole of it, so that the fork's journal is folded, verified and erased without the parent's.
+ *
+ * @generated from message skyagent.run.v1.StateInherited
+ */
+export type StateInheritedJson = {
+  /**
+   * A RunState, serialized: the parent's at the fork point without its rights. Each event holds some nodes; what all of
+   * them say together is the state. It cannot be named as a type here, because it is made of these types itself.
+   *
+   * @generated from field: bytes state = 1;
+   */
+  state?: string;
+
+  /**
+   * More of it follows.
+   *
+   * @generated from field: bool more = 2;
+   */
+  more?: boolean;
+};
+
+/**
+ * Describes the message skyagent.run.v1.StateInherited.
+ * Use `create(StateInheritedSchema)` to create a new message.
+ */
+export const StateInheritedSchema: GenMessage<StateInherited, {jsonType: StateInheritedJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_event, 3);
+
+/**
+ * An outcome that the parent recorded before the fork point, for a planner that builds on what was seen.
+ *
+ * @generated from message skyagent.run.v1.OutcomeInherited
+ */
+export type OutcomeInherited = Message<"skyagent.run.v1.OutcomeInherited"> & {
+  /**
+   * The step.
+   *
+   * @generated from field: string step_id = 1;
+   */
+  stepId: string;
+
+  /**
+   * The attempt.
+   *
+   * @generated from field: uint32 attempt = 2;
+   */
+  attempt: number;
+
+  /**
+   * What came of it.
+   *
+   * @generated from field: skyagent.execution.v1.Outcome outcome = 3;
+   */
+  outcome?: Outcome | undefined;
+};
+
+/**
+ * An outcome that the parent recorded before the fork point, for a planner that builds on what was seen.
+ *
+ * @generated from message skyagent.run.v1.OutcomeInherited
+ */
+export type OutcomeInheritedJson = {
+  /**
+   * The step.
+   *
+   * @generated from field: string step_id = 1;
+   */
+  stepId?: string;
+
+  /**
+   * The attempt.
+   *
+   * @generated from field: uint32 attempt = 2;
+   */
+  attempt?: number;
+
+  /**
+   * What came of it.
+   *
+   * @generated from field: skyagent.execution.v1.Outcome outcome = 3;
+   */
+  outcome?: OutcomeJson;
+};
+
+/**
+ * Describes the message skyagent.run.v1.OutcomeInherited.
+ * Use `create(OutcomeInheritedSchema)` to create a new message.
+ */
+export const OutcomeInheritedSchema: GenMessage<OutcomeInherited, {jsonType: OutcomeInheritedJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_event, 4);
+
+/**
+ * A run of the same lineage began a step that both plans share. It counts as begun and lost: run again if it may be,
+ * probed if it can be, and put to a person otherwise.
+ *
+ * @generated from message skyagent.run.v1.BegunElsewhere
+ */
+export type BegunElsewhere = Message<"skyagent.run.v1.BegunElsewhere"> & {
+  /**
+   * The step.
+   *
+   * @generated from field: string step_id = 1;
+   */
+  stepId: string;
+
+  /**
+   * The attempt that stands for it in this run.
+   *
+   * @generated from field: uint32 attempt = 2;
+   */
+  attempt: number;
+
+  /**
+   * The run that began it.
+   *
+   * @generated from field: string run_id = 3;
+   */
+  runId: string;
+
+  /**
+   * Counts what was begun of the step in the whole lineage; 0 for a step that may simply run again.
+   *
+   * @generated from field: uint64 number = 4;
+   */
+  number: bigint;
+
+  /**
+   * What is known of it: that it is LOST, and why for a person.
+   *
+   * @generated from field: skyagent.execution.v1.Outcome outcome = 5;
+   */
+  outcome?: Outcome | undefined;
+};
+
+/**
+ * A run of the same lineage began a step that both plans share. It counts as begun and lost: run again if it may be,
+ * probed if it can be, and put to a person otherwise.
+ *
+ * @generated from message skyagent.run.v1.BegunElsewhere
+ */
+export type BegunElsewhereJson = {
+  /**
+   * The step.
+   *
+   * @generated from field: string step_id = 1;
+   */
+  stepId?: string;
+
+  /**
+   * The attempt that stands for it in this run.
+   *
+   * @generated from field: uint32 attempt = 2;
+   */
+  attempt?: number;
+
+  /**
+   * The run that began it.
+   *
+   * @generated from field: string run_id = 3;
+   */
+  runId?: string;
+
+  /**
+   * Counts what was begun of the step in the whole lineage; 0 for a step that may simply run again.
+   *
+   * @generated from field: uint64 number = 4;
+   */
+  number?: string;
+
+  /**
+   * What is known of it: that it is LOST, and why for a person.
+   *
+   * @generated from field: skyagent.execution.v1.Outcome outcome = 5;
+   */
+  outcome?: OutcomeJson;
+};
+
+/**
+ * Describes the message skyagent.run.v1.BegunElsewhere.
+ * Use `create(BegunElsewhereSchema)` to create a new message.
+ */
+export const BegunElsewhereSchema: GenMessage<BegunElsewhere, {jsonType: BegunElsewhereJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_event, 5);
 
 /**
  * A point in another run's journal.
@@ -746,7 +1014,7 @@ export type ForkPointJson = {
  * Use `create(ForkPointSchema)` to create a new message.
  */
 export const ForkPointSchema: GenMessage<ForkPoint, {jsonType: ForkPointJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 3);
+  messageDesc(file_skyagent_run_v1_event, 6);
 
 /**
  * A node of the control plane became the owner.
@@ -823,7 +1091,7 @@ export type OwnerChangedJson = {
  * Use `create(OwnerChangedSchema)` to create a new message.
  */
 export const OwnerChangedSchema: GenMessage<OwnerChanged, {jsonType: OwnerChangedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 4);
+  messageDesc(file_skyagent_run_v1_event, 7);
 
 /**
  * The plan grew. Plans are recorded, never computed again.
@@ -900,7 +1168,7 @@ export type PlanExtendedJson = {
  * Use `create(PlanExtendedSchema)` to create a new message.
  */
 export const PlanExtendedSchema: GenMessage<PlanExtended, {jsonType: PlanExtendedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 5);
+  messageDesc(file_skyagent_run_v1_event, 8);
 
 /**
  * Policy judged an attempt.
@@ -963,7 +1231,7 @@ export type PolicyDecidedJson = {
  * Use `create(PolicyDecidedSchema)` to create a new message.
  */
 export const PolicyDecidedSchema: GenMessage<PolicyDecided, {jsonType: PolicyDecidedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 6);
+  messageDesc(file_skyagent_run_v1_event, 9);
 
 /**
  * An attempt will be assigned.
@@ -1124,7 +1392,7 @@ export type StepIntendedJson = {
  * Use `create(StepIntendedSchema)` to create a new message.
  */
 export const StepIntendedSchema: GenMessage<StepIntended, {jsonType: StepIntendedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 7);
+  messageDesc(file_skyagent_run_v1_event, 10);
 
 /**
  * An intent ended with nothing begun.
@@ -1187,7 +1455,7 @@ export type StepWithdrawnJson = {
  * Use `create(StepWithdrawnSchema)` to create a new message.
  */
 export const StepWithdrawnSchema: GenMessage<StepWithdrawn, {jsonType: StepWithdrawnJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 8);
+  messageDesc(file_skyagent_run_v1_event, 11);
 
 /**
  * A worker reported what came of an attempt.
@@ -1264,7 +1532,7 @@ export type StepFinishedJson = {
  * Use `create(StepFinishedSchema)` to create a new message.
  */
 export const StepFinishedSchema: GenMessage<StepFinished, {jsonType: StepFinishedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 9);
+  messageDesc(file_skyagent_run_v1_event, 12);
 
 /**
  * Postconditions of a step were checked.
@@ -1341,7 +1609,7 @@ export type StepValidatedJson = {
  * Use `create(StepValidatedSchema)` to create a new message.
  */
 export const StepValidatedSchema: GenMessage<StepValidated, {jsonType: StepValidatedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 10);
+  messageDesc(file_skyagent_run_v1_event, 13);
 
 /**
  * A step will be tried again.
@@ -1432,7 +1700,7 @@ export type StepRetriedJson = {
  * Use `create(StepRetriedSchema)` to create a new message.
  */
 export const StepRetriedSchema: GenMessage<StepRetried, {jsonType: StepRetriedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 11);
+  messageDesc(file_skyagent_run_v1_event, 14);
 
 /**
  * A group starts again at its first step.
@@ -1509,7 +1777,7 @@ export type GroupRestartedJson = {
  * Use `create(GroupRestartedSchema)` to create a new message.
  */
 export const GroupRestartedSchema: GenMessage<GroupRestarted, {jsonType: GroupRestartedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 12);
+  messageDesc(file_skyagent_run_v1_event, 15);
 
 /**
  * A node ended.
@@ -1586,7 +1854,7 @@ export type NodeSettledJson = {
  * Use `create(NodeSettledSchema)` to create a new message.
  */
 export const NodeSettledSchema: GenMessage<NodeSettled, {jsonType: NodeSettledJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 13);
+  messageDesc(file_skyagent_run_v1_event, 16);
 
 /**
  * A person is asked.
@@ -1691,7 +1959,7 @@ export type ApprovalRequestedJson = {
  * Use `create(ApprovalRequestedSchema)` to create a new message.
  */
 export const ApprovalRequestedSchema: GenMessage<ApprovalRequested, {jsonType: ApprovalRequestedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 14);
+  messageDesc(file_skyagent_run_v1_event, 17);
 
 /**
  * The question was answered.
@@ -1768,7 +2036,7 @@ export type ApprovalDecidedJson = {
  * Use `create(ApprovalDecidedSchema)` to create a new message.
  */
 export const ApprovalDecidedSchema: GenMessage<ApprovalDecided, {jsonType: ApprovalDecidedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 15);
+  messageDesc(file_skyagent_run_v1_event, 18);
 
 /**
  * A command took effect.
@@ -1831,7 +2099,7 @@ export type CommandAppliedJson = {
  * Use `create(CommandAppliedSchema)` to create a new message.
  */
 export const CommandAppliedSchema: GenMessage<CommandApplied, {jsonType: CommandAppliedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 16);
+  messageDesc(file_skyagent_run_v1_event, 19);
 
 /**
  * Nobody can tell whether a step happened.
@@ -1894,7 +2162,7 @@ export type StepUncertainJson = {
  * Use `create(StepUncertainSchema)` to create a new message.
  */
 export const StepUncertainSchema: GenMessage<StepUncertain, {jsonType: StepUncertainJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 17);
+  messageDesc(file_skyagent_run_v1_event, 20);
 
 /**
  * It became known.
@@ -1999,7 +2267,7 @@ export type UncertaintyResolvedJson = {
  * Use `create(UncertaintyResolvedSchema)` to create a new message.
  */
 export const UncertaintyResolvedSchema: GenMessage<UncertaintyResolved, {jsonType: UncertaintyResolvedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 18);
+  messageDesc(file_skyagent_run_v1_event, 21);
 
 /**
  * A result came after its attempt was settled.
@@ -2076,7 +2344,7 @@ export type LateResultJson = {
  * Use `create(LateResultSchema)` to create a new message.
  */
 export const LateResultSchema: GenMessage<LateResult, {jsonType: LateResultJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 19);
+  messageDesc(file_skyagent_run_v1_event, 22);
 
 /**
  * Nothing can be dispatched.
@@ -2125,7 +2393,7 @@ export type RunBlockedJson = {
  * Use `create(RunBlockedSchema)` to create a new message.
  */
 export const RunBlockedSchema: GenMessage<RunBlocked, {jsonType: RunBlockedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 20);
+  messageDesc(file_skyagent_run_v1_event, 23);
 
 /**
  * Dispatch is possible again.
@@ -2160,7 +2428,7 @@ export type RunUnblockedJson = {
  * Use `create(RunUnblockedSchema)` to create a new message.
  */
 export const RunUnblockedSchema: GenMessage<RunUnblocked, {jsonType: RunUnblockedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 21);
+  messageDesc(file_skyagent_run_v1_event, 24);
 
 /**
  * A file was made.
@@ -2237,7 +2505,7 @@ export type ArtifactRecordedJson = {
  * Use `create(ArtifactRecordedSchema)` to create a new message.
  */
 export const ArtifactRecordedSchema: GenMessage<ArtifactRecorded, {jsonType: ArtifactRecordedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 22);
+  messageDesc(file_skyagent_run_v1_event, 25);
 
 /**
  * The run ended.
@@ -2314,7 +2582,7 @@ export type RunFinishedJson = {
  * Use `create(RunFinishedSchema)` to create a new message.
  */
 export const RunFinishedSchema: GenMessage<RunFinished, {jsonType: RunFinishedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 23);
+  messageDesc(file_skyagent_run_v1_event, 26);
 
 /**
  * A model will be called. The same call_id is never paid twice.
@@ -2405,7 +2673,7 @@ export type ModelCallIntendedJson = {
  * Use `create(ModelCallIntendedSchema)` to create a new message.
  */
 export const ModelCallIntendedSchema: GenMessage<ModelCallIntended, {jsonType: ModelCallIntendedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 24);
+  messageDesc(file_skyagent_run_v1_event, 27);
 
 /**
  * A model answered.
@@ -2524,7 +2792,7 @@ export type ModelCallFinishedJson = {
  * Use `create(ModelCallFinishedSchema)` to create a new message.
  */
 export const ModelCallFinishedSchema: GenMessage<ModelCallFinished, {jsonType: ModelCallFinishedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 25);
+  messageDesc(file_skyagent_run_v1_event, 28);
 
 /**
  * The run got an allotment of a budget.
@@ -2587,7 +2855,7 @@ export type BudgetGrantedJson = {
  * Use `create(BudgetGrantedSchema)` to create a new message.
  */
 export const BudgetGrantedSchema: GenMessage<BudgetGranted, {jsonType: BudgetGrantedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 26);
+  messageDesc(file_skyagent_run_v1_event, 29);
 
 /**
  * A person took or handed back a session.
@@ -2650,7 +2918,7 @@ export type ControlChangedJson = {
  * Use `create(ControlChangedSchema)` to create a new message.
  */
 export const ControlChangedSchema: GenMessage<ControlChanged, {jsonType: ControlChangedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 27);
+  messageDesc(file_skyagent_run_v1_event, 30);
 
 /**
  * How a node stands.

@@ -10,7 +10,7 @@ import type { Timestamp, TimestampJson } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { BlobRef, BlobRefJson } from "../../common/v1/blob_pb";
 import { file_skyagent_common_v1_blob } from "../../common/v1/blob_pb";
-import type { OutcomeStatus, OutcomeStatusJson } from "../../execution/v1/action_pb";
+import type { OutcomeStatus, OutcomeStatusJson, SessionState, SessionStateJson } from "../../execution/v1/action_pb";
 import { file_skyagent_execution_v1_action } from "../../execution/v1/action_pb";
 import type { Effect, EffectClass, EffectClassJson, EffectJson } from "../../execution/v1/effect_pb";
 import { file_skyagent_execution_v1_effect } from "../../execution/v1/effect_pb";
@@ -28,7 +28,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/run/v1/state.proto.
  */
 export const file_skyagent_run_v1_state: GenFile = /*@__PURE__*/
-  fileDesc("Chtza3lhZ2VudC9ydW4vdjEvc3RhdGUucHJvdG8SD3NreWFnZW50LnJ1bi52MSKUBwoIUnVuU3RhdGUSDgoGcnVuX2lkGAEgASgJEhIKCm1pc3Npb25faWQYAiABKAkSDgoGdGVuYW50GAMgASgJEg0KBWFjdG9yGAQgASgJEi4KBHNwZWMYBSABKAsyIC5za3lhZ2VudC5taXNzaW9uLnYxLk1pc3Npb25TcGVjEigKBXBoYXNlGAYgASgOMhkuc2t5YWdlbnQucnVuLnYxLlJ1blBoYXNlEgsKA3NlcRgHIAEoBBINCgVlcG9jaBgIIAEoBBIPCgdub2RlX2lkGAkgASgJEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKBW5vZGVzGA0gAygLMhsuc2t5YWdlbnQucnVuLnYxLk5vZGVSZWNvcmQSFQoNcGxhbm5pbmdfb3BlbhgOIAEoCBIyCglhcHByb3ZhbHMYDyADKAsyHy5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxSZWNvcmQSNAoJYXJ0aWZhY3RzGBAgAygLMiEuc2t5YWdlbnQucnVuLnYxLkFydGlmYWN0UmVjb3JkZWQSFgoOYmxvY2tlZF9yZWFzb24YESABKAkSFgoOYmxvY2tlZF9kZXRhaWwYEiABKAkSFAoMcGF1c2Vfd2FudGVkGBMgASgIEhUKDWNhbmNlbF93YW50ZWQYFCABKAgSEAoIc3RlZXJpbmcYFSADKAkSKgoGY291bnRzGBYgASgLMhouc2t5YWdlbnQucnVuLnYxLlJ1bkNvdW50cxIPCgdzdW1tYXJ5GBcgASgJEg4KBnJlYXNvbhgYIAEoCRIYChB0ZW1wbGF0ZV92ZXJzaW9uGBkgASgNEioKBnBhcmVudBgaIAEoCzIaLnNreWFnZW50LnJ1bi52MS5Gb3JrUG9pbnQSDwoHb3JkaW5hbBgbIAEoDRIQCghwcmlvcml0eRgcIAEoBRIsCghkZWFkbGluZRgdIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNY2FuY2VsX3JlYXNvbhgeIAEoCRIUCgxmb2xkX3ZlcnNpb24YHyABKA0i8AEKCVJ1bkNvdW50cxINCgVzdGVwcxgBIAEoDRIXCg9zdGVwc19zdWNjZWVkZWQYAiABKA0SEAoIYXR0ZW1wdHMYAyABKA0SFAoMb3Blbl9pbnRlbnRzGAQgASgNEhMKC21vZGVsX2NhbGxzGAUgASgNEhEKCWFwcHJvdmFscxgGIAEoDRIXCg9mYWxzZV9zdWNjZXNzZXMYByABKA0SEQoJdW5jZXJ0YWluGAggASgNEhUKDWNvc3RfbWljcm91c2QYCSABKAQSEQoJdGFrZW92ZXJzGAogASgNEhUKDWxvc3RfYXR0ZW1wdHMYCyABKA0ivgIKCk5vZGVSZWNvcmQSJwoEbm9kZRgBIAEoCzIZLnNreWFnZW50LnJ1bi52MS5QbGFuTm9kZRIpCgVzdGF0ZRgCIAEoDjIaLnNreWFnZW50LnJ1bi52MS5Ob2RlU3RhdGUSDgoGcmVhc29uGAMgASgJEhEKCXNpZ25hdHVyZRgEIAEoCRIwCghhdHRlbXB0cxgFIAMoCzIeLnNreWFnZW50LnJ1bi52MS5BdHRlbXB0UmVjb3JkEhAKCHJlc3RhcnRzGAYgASgNEi4KCm5vdF9iZWZvcmUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3BsYW5uZXIYCCABKAkSEwoLcGxhbm5lZF9zZXEYCSABKAQSHwoXYXR0ZW1wdHNfYmVmb3JlX3Jlc3RhcnQYCiABKA0iqAUKDUF0dGVtcHRSZWNvcmQSDwoHYXR0ZW1wdBgBIAEoDRIuCghkZWNpc2lvbhgCIAEoCzIcLnNreWFnZW50LnBvbGljeS52MS5EZWNpc2lvbhIRCgl3b3JrZXJfaWQYAyABKAkSEgoKam91cm5hbF9pZBgEIAEoCRIVCg1hY3Rpb25fZGlnZXN0GAUgASgJEjgKDGVmZmVjdF9jbGFzcxgGIAEoDjIiLnNreWFnZW50LmV4ZWN1dGlvbi52MS5FZmZlY3RDbGFzcxITCgthcHByb3ZhbF9pZBgHIAEoCRIMCgRvcGVuGAggASgIEjQKBnN0YXR1cxgJIAEoDjIkLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lU3RhdHVzEi0KBmVmZmVjdBgKIAEoDjIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5FZmZlY3QSDwoHbWVzc2FnZRgLIAEoCRIWCg5vdXRjb21lX3JlYXNvbhgMIAEoCRIqCgVibG9icxgNIAMoCzIbLnNreWFnZW50LmNvbW1vbi52MS5CbG9iUmVmEhQKDGludGVuZGVkX3NlcRgOIAEoBBIUCgxmaW5pc2hlZF9zZXEYDyABKAQSLwoLaW50ZW5kX3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaF90aW1lGBEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCghmaW5kaW5ncxgSIAMoCzIYLnNreWFnZW50LnJ1bi52MS5GaW5kaW5nEiUKBWhvbGRzGBMgASgOMhYuc2t5YWdlbnQucnVuLnYxLkhvbGRzEg0KBWVwb2NoGBQgASgEEhEKCXdpdGhkcmF3bhgVIAEoCCLjAgoOQXBwcm92YWxSZWNvcmQSEwoLYXBwcm92YWxfaWQYASABKAkSDwoHc3RlcF9pZBgCIAEoCRIVCg1hY3Rpb25fZGlnZXN0GAMgASgJEg8KB3N1bW1hcnkYBCABKAkSLQoFc3RhdGUYBSABKA4yHi5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxTdGF0ZRIPCgdyZWFzb25zGAYgAygJEhIKCnBvbGljeV9pZHMYByADKAkSLwoLZXhwaXJlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWFjdG9yGAkgASgJEgwKBG5vdGUYCiABKAkSMAoMcmVxdWVzdF90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtkZWNpZGVfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBiBnByb3RvMw", [file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_execution_v1_action, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_policy_v1_decision, file_skyagent_run_v1_event, file_skyagent_run_v1_plan]);
+  fileDesc("Chtza3lhZ2VudC9ydW4vdjEvc3RhdGUucHJvdG8SD3NreWFnZW50LnJ1bi52MSKYCAoIUnVuU3RhdGUSDgoGcnVuX2lkGAEgASgJEhIKCm1pc3Npb25faWQYAiABKAkSDgoGdGVuYW50GAMgASgJEg0KBWFjdG9yGAQgASgJEi4KBHNwZWMYBSABKAsyIC5za3lhZ2VudC5taXNzaW9uLnYxLk1pc3Npb25TcGVjEigKBXBoYXNlGAYgASgOMhkuc2t5YWdlbnQucnVuLnYxLlJ1blBoYXNlEgsKA3NlcRgHIAEoBBINCgVlcG9jaBgIIAEoBBIPCgdub2RlX2lkGAkgASgJEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKBW5vZGVzGA0gAygLMhsuc2t5YWdlbnQucnVuLnYxLk5vZGVSZWNvcmQSFQoNcGxhbm5pbmdfb3BlbhgOIAEoCBIyCglhcHByb3ZhbHMYDyADKAsyHy5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxSZWNvcmQSNAoJYXJ0aWZhY3RzGBAgAygLMiEuc2t5YWdlbnQucnVuLnYxLkFydGlmYWN0UmVjb3JkZWQSFgoOYmxvY2tlZF9yZWFzb24YESABKAkSFgoOYmxvY2tlZF9kZXRhaWwYEiABKAkSFAoMcGF1c2Vfd2FudGVkGBMgASgIEhUKDWNhbmNlbF93YW50ZWQYFCABKAgSEAoIc3RlZXJpbmcYFSADKAkSKgoGY291bnRzGBYgASgLMhouc2t5YWdlbnQucnVuLnYxLlJ1bkNvdW50cxIPCgdzdW1tYXJ5GBcgASgJEg4KBnJlYXNvbhgYIAEoCRIYChB0ZW1wbGF0ZV92ZXJzaW9uGBkgASgNEioKBnBhcmVudBgaIAEoCzIaLnNreWFnZW50LnJ1bi52MS5Gb3JrUG9pbnQSDwoHb3JkaW5hbBgbIAEoDRIQCghwcmlvcml0eRgcIAEoBRIsCghkZWFkbGluZRgdIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNY2FuY2VsX3JlYXNvbhgeIAEoCRIUCgxmb2xkX3ZlcnNpb24YHyABKA0SDwoHbGluZWFnZRgoIAEoCRIVCg1pbmhlcml0ZWRfc2VxGCkgASgEEhQKDHNldHVwX2dyb3VwcxgqIAMoCRI1CghzZXNzaW9ucxgrIAMoCzIjLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TZXNzaW9uU3RhdGUSDQoFZm9ya3MYLCADKAki8AEKCVJ1bkNvdW50cxINCgVzdGVwcxgBIAEoDRIXCg9zdGVwc19zdWNjZWVkZWQYAiABKA0SEAoIYXR0ZW1wdHMYAyABKA0SFAoMb3Blbl9pbnRlbnRzGAQgASgNEhMKC21vZGVsX2NhbGxzGAUgASgNEhEKCWFwcHJvdmFscxgGIAEoDRIXCg9mYWxzZV9zdWNjZXNzZXMYByABKA0SEQoJdW5jZXJ0YWluGAggASgNEhUKDWNvc3RfbWljcm91c2QYCSABKAQSEQoJdGFrZW92ZXJzGAogASgNEhUKDWxvc3RfYXR0ZW1wdHMYCyABKA0ivgIKCk5vZGVSZWNvcmQSJwoEbm9kZRgBIAEoCzIZLnNreWFnZW50LnJ1bi52MS5QbGFuTm9kZRIpCgVzdGF0ZRgCIAEoDjIaLnNreWFnZW50LnJ1bi52MS5Ob2RlU3RhdGUSDgoGcmVhc29uGAMgASgJEhEKCXNpZ25hdHVyZRgEIAEoCRIwCghhdHRlbXB0cxgFIAMoCzIeLnNreWFnZW50LnJ1bi52MS5BdHRlbXB0UmVjb3JkEhAKCHJlc3RhcnRzGAYgASgNEi4KCm5vdF9iZWZvcmUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3BsYW5uZXIYCCABKAkSEwoLcGxhbm5lZF9zZXEYCSABKAQSHwoXYXR0ZW1wdHNfYmVmb3JlX3Jlc3RhcnQYCiABKA0i0AUKDUF0dGVtcHRSZWNvcmQSDwoHYXR0ZW1wdBgBIAEoDRIuCghkZWNpc2lvbhgCIAEoCzIcLnNreWFnZW50LnBvbGljeS52MS5EZWNpc2lvbhIRCgl3b3JrZXJfaWQYAyABKAkSEgoKam91cm5hbF9pZBgEIAEoCRIVCg1hY3Rpb25fZGlnZXN0GAUgASgJEjgKDGVmZmVjdF9jbGFzcxgGIAEoDjIiLnNreWFnZW50LmV4ZWN1dGlvbi52MS5FZmZlY3RDbGFzcxITCgthcHByb3ZhbF9pZBgHIAEoCRIMCgRvcGVuGAggASgIEjQKBnN0YXR1cxgJIAEoDjIkLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lU3RhdHVzEi0KBmVmZmVjdBgKIAEoDjIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5FZmZlY3QSDwoHbWVzc2FnZRgLIAEoCRIWCg5vdXRjb21lX3JlYXNvbhgMIAEoCRIqCgVibG9icxgNIAMoCzIbLnNreWFnZW50LmNvbW1vbi52MS5CbG9iUmVmEhQKDGludGVuZGVkX3NlcRgOIAEoBBIUCgxmaW5pc2hlZF9zZXEYDyABKAQSLwoLaW50ZW5kX3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaF90aW1lGBEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCghmaW5kaW5ncxgSIAMoCzIYLnNreWFnZW50LnJ1bi52MS5GaW5kaW5nEiUKBWhvbGRzGBMgASgOMhYuc2t5YWdlbnQucnVuLnYxLkhvbGRzEg0KBWVwb2NoGBQgASgEEhEKCXdpdGhkcmF3bhgVIAEoCBIQCghiZWd1bl9ieRgoIAEoCRIUCgxiZWd1bl9udW1iZXIYKSABKAQi4wIKDkFwcHJvdmFsUmVjb3JkEhMKC2FwcHJvdmFsX2lkGAEgASgJEg8KB3N0ZXBfaWQYAiABKAkSFQoNYWN0aW9uX2RpZ2VzdBgDIAEoCRIPCgdzdW1tYXJ5GAQgASgJEi0KBXN0YXRlGAUgASgOMh4uc2t5YWdlbnQucnVuLnYxLkFwcHJvdmFsU3RhdGUSDwoHcmVhc29ucxgGIAMoCRISCgpwb2xpY3lfaWRzGAcgAygJEi8KC2V4cGlyZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVhY3RvchgJIAEoCRIMCgRub3RlGAogASgJEjAKDHJlcXVlc3RfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZGVjaWRlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wYgZwcm90bzM", [file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_execution_v1_action, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_policy_v1_decision, file_skyagent_run_v1_event, file_skyagent_run_v1_plan]);
 
 /**
  * A run: one try at a mission, as its journal says.
@@ -252,6 +252,41 @@ export type RunState = Message<"skyagent.run.v1.RunState"> & {
    * @generated from field: uint32 fold_version = 31;
    */
   foldVersion: number;
+
+  /**
+   * The first run of its lineage: of a fork, and of a run that was forked; empty when it has no relatives.
+   *
+   * @generated from field: string lineage = 40;
+   */
+  lineage: string;
+
+  /**
+   * The last event that says what the run inherited; 0 for a run that is no fork.
+   *
+   * @generated from field: uint64 inherited_seq = 41;
+   */
+  inheritedSeq: bigint;
+
+  /**
+   * Groups that start again before anything else, because the parent's session could not be taken along.
+   *
+   * @generated from field: repeated string setup_groups = 42;
+   */
+  setupGroups: string[];
+
+  /**
+   * The last state of each session that a worker has reported.
+   *
+   * @generated from field: repeated skyagent.execution.v1.SessionState sessions = 43;
+   */
+  sessions: SessionState[];
+
+  /**
+   * Runs that were forked from this one while it went on, oldest first.
+   *
+   * @generated from field: repeated string forks = 44;
+   */
+  forks: string[];
 };
 
 /**
@@ -476,6 +511,41 @@ export type RunStateJson = {
    * @generated from field: uint32 fold_version = 31;
    */
   foldVersion?: number;
+
+  /**
+   * The first run of its lineage: of a fork, and of a run that was forked; empty when it has no relatives.
+   *
+   * @generated from field: string lineage = 40;
+   */
+  lineage?: string;
+
+  /**
+   * The last event that says what the run inherited; 0 for a run that is no fork.
+   *
+   * @generated from field: uint64 inherited_seq = 41;
+   */
+  inheritedSeq?: string;
+
+  /**
+   * Groups that start again before anything else, because the parent's session could not be taken along.
+   *
+   * @generated from field: repeated string setup_groups = 42;
+   */
+  setupGroups?: string[];
+
+  /**
+   * The last state of each session that a worker has reported.
+   *
+   * @generated from field: repeated skyagent.execution.v1.SessionState sessions = 43;
+   */
+  sessions?: SessionStateJson[];
+
+  /**
+   * Runs that were forked from this one while it went on, oldest first.
+   *
+   * @generated from field: repeated string forks = 44;
+   */
+  forks?: string[];
 };
 
 /**
@@ -973,6 +1043,20 @@ export type AttemptRecord = Message<"skyagent.run.v1.AttemptRecord"> & {
    * @generated from field: bool withdrawn = 21;
    */
   withdrawn: boolean;
+
+  /**
+   * The run of the same lineage that began it; empty for this one.
+   *
+   * @generated from field: string begun_by = 40;
+   */
+  begunBy: string;
+
+  /**
+   * Counts what was begun of the step in the whole lineage, as far as this run knew then.
+   *
+   * @generated from field: uint64 begun_number = 41;
+   */
+  begunNumber: bigint;
 };
 
 /**
@@ -1127,6 +1211,20 @@ export type AttemptRecordJson = {
    * @generated from field: bool withdrawn = 21;
    */
   withdrawn?: boolean;
+
+  /**
+   * The run of the same lineage that began it; empty for this one.
+   *
+   * @generated from field: string begun_by = 40;
+   */
+  begunBy?: string;
+
+  /**
+   * Counts what was begun of the step in the whole lineage, as far as this run knew then.
+   *
+   * @generated from field: uint64 begun_number = 41;
+   */
+  begunNumber?: string;
 };
 
 /**

@@ -183,6 +183,7 @@ class Outcome(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     BLOBS_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     BROWSER_FIELD_NUMBER: _builtins.int
     DESKTOP_FIELD_NUMBER: _builtins.int
     WORKSPACE_FIELD_NUMBER: _builtins.int
@@ -208,6 +209,10 @@ class Outcome(_message.Message):
     @_builtins.property
     def blobs(self) -> _containers.RepeatedCompositeFieldContainer[_blob_pb2.BlobRef]:
         """Evidence and files, stored before this outcome is sent."""
+
+    @_builtins.property
+    def session(self) -> Global___SessionState:
+        """The state of the session after the action, when it is another than was reported before."""
 
     @_builtins.property
     def browser(self) -> _browser_pb2.BrowserResult:
@@ -243,6 +248,7 @@ class Outcome(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         blobs: _abc.Iterable[_blob_pb2.BlobRef] | None = ...,
+        session: Global___SessionState | None = ...,
         browser: _browser_pb2.BrowserResult | None = ...,
         desktop: _desktop_pb2.DesktopResult | None = ...,
         workspace: _workspace_pb2.WorkspaceResult | None = ...,
@@ -250,15 +256,43 @@ class Outcome(_message.Message):
         batch: Global___BatchResult | None = ...,
         noop: Global___NoopResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "browser", b"browser", "desktop", b"desktop", "end_time", b"end_time", "noop", b"noop", "result", b"result", "start_time", b"start_time", "tool", b"tool", "workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "browser", b"browser", "desktop", b"desktop", "end_time", b"end_time", "noop", b"noop", "result", b"result", "session", b"session", "start_time", b"start_time", "tool", b"tool", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "blobs", b"blobs", "browser", b"browser", "desktop", b"desktop", "effect", b"effect", "end_time", b"end_time", "message", b"message", "noop", b"noop", "reason", b"reason", "result", b"result", "start_time", b"start_time", "status", b"status", "tool", b"tool", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "blobs", b"blobs", "browser", b"browser", "desktop", b"desktop", "effect", b"effect", "end_time", b"end_time", "message", b"message", "noop", b"noop", "reason", b"reason", "result", b"result", "session", b"session", "start_time", b"start_time", "status", b"status", "tool", b"tool", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["browser", "desktop", "workspace", "tool", "batch", "noop"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
+@_typing.final
+class SessionState(_message.Message):
+    """What a session can be started from elsewhere: for a browser its cookies and storage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session."""
+    @_builtins.property
+    def state(self) -> _blob_pb2.BlobRef:
+        """The state, sealed with a key that only workers have."""
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        state: _blob_pb2.BlobRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionState: _TypeAlias = SessionState  # noqa: Y015
 
 @_typing.final
 class BatchResult(_message.Message):

@@ -552,6 +552,7 @@ class Assign(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     ALLOWED_HOSTS_FIELD_NUMBER: _builtins.int
     ACTION_BYTES_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
     action_digest: _builtins.str
     """Digest of the action; the worker computes it again."""
     decision_id: _builtins.str
@@ -580,6 +581,10 @@ class Assign(_message.Message):
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts that the mission may reach, with port unless it is 80 or 443; "*.example.com" matches names below example.com."""
 
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[_action_pb2.SessionState]:
+        """What a session of the run starts from where the worker has none of it: after a fork, or on another worker."""
+
     def __init__(
         self,
         *,
@@ -592,10 +597,11 @@ class Assign(_message.Message):
         tenant: _builtins.str = ...,
         allowed_hosts: _abc.Iterable[_builtins.str] | None = ...,
         action_bytes: _builtins.bytes = ...,
+        sessions: _abc.Iterable[_action_pb2.SessionState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "deadline", b"deadline", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "action_bytes", b"action_bytes", "action_digest", b"action_digest", "allowed_hosts", b"allowed_hosts", "deadline", b"deadline", "decision_id", b"decision_id", "key", b"key", "tenant", b"tenant", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "action_bytes", b"action_bytes", "action_digest", b"action_digest", "allowed_hosts", b"allowed_hosts", "deadline", b"deadline", "decision_id", b"decision_id", "key", b"key", "sessions", b"sessions", "tenant", b"tenant", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

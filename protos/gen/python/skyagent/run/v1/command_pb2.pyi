@@ -34,6 +34,7 @@ class Command(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    FORK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pause(self) -> Global___PauseCommand:
         """Start nothing more."""
@@ -70,6 +71,10 @@ class Command(_message.Message):
     def budget(self) -> Global___BudgetCommand:
         """More budget."""
 
+    @_builtins.property
+    def fork(self) -> Global___ForkCommand:
+        """The run was forked: from now on it has relatives."""
+
     def __init__(
         self,
         *,
@@ -82,12 +87,13 @@ class Command(_message.Message):
         priority: Global___PriorityCommand | None = ...,
         deadline: Global___DeadlineCommand | None = ...,
         budget: Global___BudgetCommand | None = ...,
+        fork: Global___ForkCommand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cancel", b"cancel", "deadline", b"deadline", "decide", b"decide", "kind", b"kind", "pause", b"pause", "priority", b"priority", "resolve", b"resolve", "resume", b"resume", "steer", b"steer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cancel", b"cancel", "deadline", b"deadline", "decide", b"decide", "fork", b"fork", "kind", b"kind", "pause", b"pause", "priority", b"priority", "resolve", b"resolve", "resume", b"resume", "steer", b"steer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cancel", b"cancel", "deadline", b"deadline", "decide", b"decide", "kind", b"kind", "pause", b"pause", "priority", b"priority", "resolve", b"resolve", "resume", b"resume", "steer", b"steer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cancel", b"cancel", "deadline", b"deadline", "decide", b"decide", "fork", b"fork", "kind", b"kind", "pause", b"pause", "priority", b"priority", "resolve", b"resolve", "resume", b"resume", "steer", b"steer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["pause", "resume", "cancel", "steer", "decide", "resolve", "priority", "deadline", "budget"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["pause", "resume", "cancel", "steer", "decide", "resolve", "priority", "deadline", "budget", "fork"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -283,6 +289,32 @@ class DeadlineCommand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeadlineCommand: _TypeAlias = DeadlineCommand  # noqa: Y015
+
+@_typing.final
+class ForkCommand(_message.Message):
+    """The run was forked while it went on. What must not happen twice in the lineage is begun by one of them at a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The new run."""
+    seq: _builtins.int
+    """The event that it grew from."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkCommand: _TypeAlias = ForkCommand  # noqa: Y015
 
 @_typing.final
 class BudgetCommand(_message.Message):

@@ -253,6 +253,9 @@ class EventBody(_message.Message):
     MODEL_CALL_FINISHED_FIELD_NUMBER: _builtins.int
     BUDGET_GRANTED_FIELD_NUMBER: _builtins.int
     CONTROL_CHANGED_FIELD_NUMBER: _builtins.int
+    STATE_INHERITED_FIELD_NUMBER: _builtins.int
+    OUTCOME_INHERITED_FIELD_NUMBER: _builtins.int
+    BEGUN_ELSEWHERE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run_created(self) -> Global___RunCreated:
         """A run began."""
@@ -353,6 +356,18 @@ class EventBody(_message.Message):
     def control_changed(self) -> Global___ControlChanged:
         """A person took or handed back a session."""
 
+    @_builtins.property
+    def state_inherited(self) -> Global___StateInherited:
+        """What a fork knows of the run that it grew from, as facts, not rights."""
+
+    @_builtins.property
+    def outcome_inherited(self) -> Global___OutcomeInherited:
+        """An outcome of the parent that planning still builds on."""
+
+    @_builtins.property
+    def begun_elsewhere(self) -> Global___BegunElsewhere:
+        """Another run of the lineage began a step, and what came of it is to be found out here."""
+
     def __init__(
         self,
         *,
@@ -381,12 +396,15 @@ class EventBody(_message.Message):
         model_call_finished: Global___ModelCallFinished | None = ...,
         budget_granted: Global___BudgetGranted | None = ...,
         control_changed: Global___ControlChanged | None = ...,
+        state_inherited: Global___StateInherited | None = ...,
+        outcome_inherited: Global___OutcomeInherited | None = ...,
+        begun_elsewhere: Global___BegunElsewhere | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "artifact_recorded", b"artifact_recorded", "budget_granted", b"budget_granted", "command_applied", b"command_applied", "control_changed", b"control_changed", "group_restarted", b"group_restarted", "kind", b"kind", "late_result", b"late_result", "model_call_finished", b"model_call_finished", "model_call_intended", b"model_call_intended", "node_settled", b"node_settled", "owner_changed", b"owner_changed", "plan_extended", b"plan_extended", "policy_decided", b"policy_decided", "run_blocked", b"run_blocked", "run_created", b"run_created", "run_finished", b"run_finished", "run_unblocked", b"run_unblocked", "step_finished", b"step_finished", "step_intended", b"step_intended", "step_retried", b"step_retried", "step_uncertain", b"step_uncertain", "step_validated", b"step_validated", "step_withdrawn", b"step_withdrawn", "uncertainty_resolved", b"uncertainty_resolved"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "artifact_recorded", b"artifact_recorded", "begun_elsewhere", b"begun_elsewhere", "budget_granted", b"budget_granted", "command_applied", b"command_applied", "control_changed", b"control_changed", "group_restarted", b"group_restarted", "kind", b"kind", "late_result", b"late_result", "model_call_finished", b"model_call_finished", "model_call_intended", b"model_call_intended", "node_settled", b"node_settled", "outcome_inherited", b"outcome_inherited", "owner_changed", b"owner_changed", "plan_extended", b"plan_extended", "policy_decided", b"policy_decided", "run_blocked", b"run_blocked", "run_created", b"run_created", "run_finished", b"run_finished", "run_unblocked", b"run_unblocked", "state_inherited", b"state_inherited", "step_finished", b"step_finished", "step_intended", b"step_intended", "step_retried", b"step_retried", "step_uncertain", b"step_uncertain", "step_validated", b"step_validated", "step_withdrawn", b"step_withdrawn", "uncertainty_resolved", b"uncertainty_resolved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "artifact_recorded", b"artifact_recorded", "budget_granted", b"budget_granted", "command_applied", b"command_applied", "control_changed", b"control_changed", "group_restarted", b"group_restarted", "kind", b"kind", "late_result", b"late_result", "model_call_finished", b"model_call_finished", "model_call_intended", b"model_call_intended", "node_settled", b"node_settled", "owner_changed", b"owner_changed", "plan_extended", b"plan_extended", "policy_decided", b"policy_decided", "run_blocked", b"run_blocked", "run_created", b"run_created", "run_finished", b"run_finished", "run_unblocked", b"run_unblocked", "step_finished", b"step_finished", "step_intended", b"step_intended", "step_retried", b"step_retried", "step_uncertain", b"step_uncertain", "step_validated", b"step_validated", "step_withdrawn", b"step_withdrawn", "uncertainty_resolved", b"uncertainty_resolved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "artifact_recorded", b"artifact_recorded", "begun_elsewhere", b"begun_elsewhere", "budget_granted", b"budget_granted", "command_applied", b"command_applied", "control_changed", b"control_changed", "group_restarted", b"group_restarted", "kind", b"kind", "late_result", b"late_result", "model_call_finished", b"model_call_finished", "model_call_intended", b"model_call_intended", "node_settled", b"node_settled", "outcome_inherited", b"outcome_inherited", "owner_changed", b"owner_changed", "plan_extended", b"plan_extended", "policy_decided", b"policy_decided", "run_blocked", b"run_blocked", "run_created", b"run_created", "run_finished", b"run_finished", "run_unblocked", b"run_unblocked", "state_inherited", b"state_inherited", "step_finished", b"step_finished", "step_intended", b"step_intended", "step_retried", b"step_retried", "step_uncertain", b"step_uncertain", "step_validated", b"step_validated", "step_withdrawn", b"step_withdrawn", "uncertainty_resolved", b"uncertainty_resolved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run_created", "owner_changed", "plan_extended", "policy_decided", "step_intended", "step_withdrawn", "step_finished", "step_validated", "step_retried", "group_restarted", "node_settled", "approval_requested", "approval_decided", "command_applied", "step_uncertain", "uncertainty_resolved", "late_result", "run_blocked", "run_unblocked", "artifact_recorded", "run_finished", "model_call_intended", "model_call_finished", "budget_granted", "control_changed"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run_created", "owner_changed", "plan_extended", "policy_decided", "step_intended", "step_withdrawn", "step_finished", "step_validated", "step_retried", "group_restarted", "node_settled", "approval_requested", "approval_decided", "command_applied", "step_uncertain", "uncertainty_resolved", "late_result", "run_blocked", "run_unblocked", "artifact_recorded", "run_finished", "model_call_intended", "model_call_finished", "budget_granted", "control_changed", "state_inherited", "outcome_inherited", "begun_elsewhere"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -406,6 +424,7 @@ class RunCreated(_message.Message):
     FOLD_VERSION_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
     mission_id: _builtins.str
     """The mission."""
     tenant: _builtins.str
@@ -418,6 +437,8 @@ class RunCreated(_message.Message):
     """Version of the fold that understands its journal, until an owner of a newer one takes it."""
     ordinal: _builtins.int
     """Counts the runs of the mission from 1."""
+    lineage: _builtins.str
+    """The run that all of a fork's relatives grew from; empty for a run that is no fork."""
     @_builtins.property
     def spec(self) -> _mission_pb2.MissionSpec:
         """What is asked."""
@@ -437,14 +458,119 @@ class RunCreated(_message.Message):
         fold_version: _builtins.int = ...,
         parent: Global___ForkPoint | None = ...,
         ordinal: _builtins.int = ...,
+        lineage: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "fold_version", b"fold_version", "mission_id", b"mission_id", "ordinal", b"ordinal", "parent", b"parent", "spec", b"spec", "template_version", b"template_version", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "fold_version", b"fold_version", "lineage", b"lineage", "mission_id", b"mission_id", "ordinal", b"ordinal", "parent", b"parent", "spec", b"spec", "template_version", b"template_version", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunCreated: _TypeAlias = RunCreated  # noqa: Y015
+
+@_typing.final
+class StateInherited(_message.Message):
+    """What a fork knows of its parent: in as many events as its size needs, all of the commit that creates the run. They
+    hold the whole of it, so that the fork's journal is folded, verified and erased without the parent's.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    state: _builtins.bytes
+    """A RunState, serialized: the parent's at the fork point without its rights. Each event holds some nodes; what all of
+    them say together is the state. It cannot be named as a type here, because it is made of these types itself.
+    """
+    more: _builtins.bool
+    """More of it follows."""
+    def __init__(
+        self,
+        *,
+        state: _builtins.bytes = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateInherited: _TypeAlias = StateInherited  # noqa: Y015
+
+@_typing.final
+class OutcomeInherited(_message.Message):
+    """An outcome that the parent recorded before the fork point, for a planner that builds on what was seen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step."""
+    attempt: _builtins.int
+    """The attempt."""
+    @_builtins.property
+    def outcome(self) -> _action_pb2.Outcome:
+        """What came of it."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        outcome: _action_pb2.Outcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "outcome", b"outcome", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutcomeInherited: _TypeAlias = OutcomeInherited  # noqa: Y015
+
+@_typing.final
+class BegunElsewhere(_message.Message):
+    """A run of the same lineage began a step that both plans share. It counts as begun and lost: run again if it may be,
+    probed if it can be, and put to a person otherwise.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step."""
+    attempt: _builtins.int
+    """The attempt that stands for it in this run."""
+    run_id: _builtins.str
+    """The run that began it."""
+    number: _builtins.int
+    """Counts what was begun of the step in the whole lineage; 0 for a step that may simply run again."""
+    @_builtins.property
+    def outcome(self) -> _action_pb2.Outcome:
+        """What is known of it: that it is LOST, and why for a person."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        run_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        outcome: _action_pb2.Outcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "number", b"number", "outcome", b"outcome", "run_id", b"run_id", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BegunElsewhere: _TypeAlias = BegunElsewhere  # noqa: Y015
 
 @_typing.final
 class ForkPoint(_message.Message):

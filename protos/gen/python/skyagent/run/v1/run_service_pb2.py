@@ -28,11 +28,12 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from skyagent.common.v1 import options_pb2 as skyagent_dot_common_dot_v1_dot_options__pb2
 from skyagent.execution.v1 import effect_pb2 as skyagent_dot_execution_dot_v1_dot_effect__pb2
+from skyagent.mission.v1 import mission_pb2 as skyagent_dot_mission_dot_v1_dot_mission__pb2
 from skyagent.run.v1 import event_pb2 as skyagent_dot_run_dot_v1_dot_event__pb2
 from skyagent.run.v1 import state_pb2 as skyagent_dot_run_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skyagent/run/v1/run_service.proto\x12\x0fskyagent.run.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a skyagent/common/v1/options.proto\x1a\"skyagent/execution/v1/effect.proto\x1a\x1bskyagent/run/v1/event.proto\x1a\x1bskyagent/run/v1/state.proto\"g\n\x0fStartRunRequest\x12\x33\n\nmission_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"<\n\x10StartRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\xa5\x03\n\nRunSummary\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x0c\n\x04goal\x18\x03 \x01(\t\x12\x10\n\x08template\x18\x04 \x01(\t\x12(\n\x05phase\x18\x05 \x01(\x0e\x32\x19.skyagent.run.v1.RunPhase\x12\x14\n\x0c\x63urrent_step\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12waiting_for_person\x18\n \x01(\r\x12*\n\x06\x63ounts\x18\x0b \x01(\x0b\x32\x1a.skyagent.run.v1.RunCounts\x12\x16\n\x0e\x62locked_reason\x18\x0c \x01(\t\x12\x0f\n\x07\x64ry_run\x18\r \x01(\x08\x12\x0f\n\x07summary\x18\x0e \x01(\t\"@\n\rGetRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"a\n\x0eGetRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.skyagent.run.v1.RunState\x12\x14\n\x0cstate_digest\x18\x02 \x01(\t\x12\x11\n\thead_hash\x18\x03 \x01(\t\"\xa7\x01\n\x0fListRunsRequest\x12\x1b\n\nmission_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x1a\x12:\n\x06phases\x18\x02 \x03(\x0e\x32\x19.skyagent.run.v1.RunPhaseB\x0f\xbaH\x0c\x92\x01\t\x10\x10\"\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"V\n\x10ListRunsResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.skyagent.run.v1.RunSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x0fWatchRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\"\xd2\x01\n\x10WatchRunResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.skyagent.run.v1.RunEventH\x00\x12/\n\theartbeat\x18\x02 \x01(\x0b\x32\x1a.skyagent.run.v1.HeartbeatH\x00\x12(\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x19.skyagent.run.v1.EndOfRunH\x00\x12/\n\treconnect\x18\x04 \x01(\x0b\x32\x1a.skyagent.run.v1.ReconnectH\x00\x42\x06\n\x04item\"\x1d\n\tHeartbeat\x12\x10\n\x08head_seq\x18\x01 \x01(\x04\"F\n\x08\x45ndOfRun\x12(\n\x05phase\x18\x01 \x01(\x0e\x32\x19.skyagent.run.v1.RunPhase\x12\x10\n\x08head_seq\x18\x02 \x01(\x04\"\x1b\n\tReconnect\x12\x0e\n\x06reason\x18\x01 \x01(\t\"v\n\x11ListEventsRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\"Q\n\x12ListEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.skyagent.run.v1.RunEvent\x12\x10\n\x08head_seq\x18\x02 \x01(\x04\"}\n\x0fPauseRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"<\n\x10PauseRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"d\n\x10ResumeRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"=\n\x11ResumeRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\xb2\x01\n\x10\x43\x61ncelRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x32\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\"=\n\x11\x43\x61ncelRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\x98\x01\n\x0fSteerRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1a\n\x07message\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01\x12\x17\n\x04goal\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01\"<\n\x10SteerRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\xd8\x01\n\x10\x41\x64justRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\'\n\x08priority\x18\x03 \x01(\x05\x42\x13\xbaH\x10\x1a\x0e\x18\xe8\x07(\x98\xf8\xff\xff\xff\xff\xff\xff\xff\x01H\x00\x12\x38\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\xbaH\x05\xb2\x01\x02@\x01H\x00\x42\x0f\n\x06\x63hange\x12\x05\xbaH\x02\x08\x01\"=\n\x11\x41\x64justRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\xeb\x01\n\x12ResolveStepRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x30\n\x07step_id\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x39\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32\x1d.skyagent.execution.v1.EffectB\n\xbaH\x07\x82\x01\x04\x18\x01\x18\x02\x12\x16\n\x04note\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1f\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"?\n\x13ResolveStepResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"x\n\x0e\x46orkRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x14\n\x03seq\x18\x02 \x01(\x04\x42\x07\xbaH\x04\x32\x02 \x00\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\";\n\x0f\x46orkRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"C\n\x10ReplayRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"C\n\x11ReplayRunResponse\x12\x14\n\x0cstate_digest\x18\x01 \x01(\t\x12\x18\n\x10\x66irst_difference\x18\x02 \x01(\x04\"C\n\x10VerifyRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"m\n\x11VerifyRunResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x15\n\rfirst_bad_seq\x18\x02 \x01(\x04\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x04\x12\x11\n\thead_hash\x18\x05 \x01(\t2\x87\x0e\n\nRunService\x12~\n\x08StartRun\x12 .skyagent.run.v1.StartRunRequest\x1a!.skyagent.run.v1.StartRunResponse\"-\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02#\"\x1e/v1/missions/{mission_id}/runs:\x01*\x12z\n\x06GetRun\x12\x1e.skyagent.run.v1.GetRunRequest\x1a\x1f.skyagent.run.v1.GetRunResponse\"/\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02%\x12\x11/v1/runs/{run_id}Z\x10\x12\x0e/runs/{run_id}\x12\x65\n\x08ListRuns\x12 .skyagent.run.v1.ListRunsRequest\x1a!.skyagent.run.v1.ListRunsResponse\"\x14\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\n\x12\x08/v1/runs\x12v\n\x08WatchRun\x12 .skyagent.run.v1.WatchRunRequest\x1a!.skyagent.run.v1.WatchRunResponse\"#\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/runs/{run_id}:watch0\x01\x12{\n\nListEvents\x12\".skyagent.run.v1.ListEventsRequest\x1a#.skyagent.run.v1.ListEventsResponse\"$\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/runs/{run_id}/events\x12\x92\x01\n\x08PauseRun\x12 .skyagent.run.v1.PauseRunRequest\x1a!.skyagent.run.v1.PauseRunResponse\"A\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x37\"\x17/v1/runs/{run_id}:pause:\x01*Z\x19\"\x14/runs/{run_id}/pause:\x01*\x12\x97\x01\n\tResumeRun\x12!.skyagent.run.v1.ResumeRunRequest\x1a\".skyagent.run.v1.ResumeRunResponse\"C\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x39\"\x18/v1/runs/{run_id}:resume:\x01*Z\x1a\"\x15/runs/{run_id}/resume:\x01*\x12{\n\tCancelRun\x12!.skyagent.run.v1.CancelRunRequest\x1a\".skyagent.run.v1.CancelRunResponse\"\'\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/runs/{run_id}:cancel:\x01*\x12w\n\x08SteerRun\x12 .skyagent.run.v1.SteerRunRequest\x1a!.skyagent.run.v1.SteerRunResponse\"&\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/runs/{run_id}:steer:\x01*\x12{\n\tAdjustRun\x12!.skyagent.run.v1.AdjustRunRequest\x1a\".skyagent.run.v1.AdjustRunResponse\"\'\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/runs/{run_id}:adjust:\x01*\x12\x92\x01\n\x0bResolveStep\x12#.skyagent.run.v1.ResolveStepRequest\x1a$.skyagent.run.v1.ResolveStepResponse\"8\x88\xb5\x18\x03\x82\xd3\xe4\x93\x02.\")/v1/runs/{run_id}/steps/{step_id}:resolve:\x01*\x12s\n\x07\x46orkRun\x12\x1f.skyagent.run.v1.ForkRunRequest\x1a .skyagent.run.v1.ForkRunResponse\"%\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/runs/{run_id}:fork:\x01*\x12{\n\tReplayRun\x12!.skyagent.run.v1.ReplayRunRequest\x1a\".skyagent.run.v1.ReplayRunResponse\"\'\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/runs/{run_id}:replay:\x01*\x12x\n\tVerifyRun\x12!.skyagent.run.v1.VerifyRunRequest\x1a\".skyagent.run.v1.VerifyRunResponse\"$\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/runs/{run_id}:verifyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skyagent/run/v1/run_service.proto\x12\x0fskyagent.run.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a skyagent/common/v1/options.proto\x1a\"skyagent/execution/v1/effect.proto\x1a!skyagent/mission/v1/mission.proto\x1a\x1bskyagent/run/v1/event.proto\x1a\x1bskyagent/run/v1/state.proto\"g\n\x0fStartRunRequest\x12\x33\n\nmission_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"<\n\x10StartRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\xbc\x03\n\nRunSummary\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x0c\n\x04goal\x18\x03 \x01(\t\x12\x10\n\x08template\x18\x04 \x01(\t\x12(\n\x05phase\x18\x05 \x01(\x0e\x32\x19.skyagent.run.v1.RunPhase\x12\x14\n\x0c\x63urrent_step\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12waiting_for_person\x18\n \x01(\r\x12*\n\x06\x63ounts\x18\x0b \x01(\x0b\x32\x1a.skyagent.run.v1.RunCounts\x12\x16\n\x0e\x62locked_reason\x18\x0c \x01(\t\x12\x0f\n\x07\x64ry_run\x18\r \x01(\x08\x12\x0f\n\x07summary\x18\x0e \x01(\t\x12\x15\n\rparent_run_id\x18( \x01(\t\"@\n\rGetRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"a\n\x0eGetRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.skyagent.run.v1.RunState\x12\x14\n\x0cstate_digest\x18\x02 \x01(\t\x12\x11\n\thead_hash\x18\x03 \x01(\t\"\xa7\x01\n\x0fListRunsRequest\x12\x1b\n\nmission_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x1a\x12:\n\x06phases\x18\x02 \x03(\x0e\x32\x19.skyagent.run.v1.RunPhaseB\x0f\xbaH\x0c\x92\x01\t\x10\x10\"\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"V\n\x10ListRunsResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.skyagent.run.v1.RunSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x0fWatchRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\"\xd2\x01\n\x10WatchRunResponse\x12*\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x19.skyagent.run.v1.RunEventH\x00\x12/\n\theartbeat\x18\x02 \x01(\x0b\x32\x1a.skyagent.run.v1.HeartbeatH\x00\x12(\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x19.skyagent.run.v1.EndOfRunH\x00\x12/\n\treconnect\x18\x04 \x01(\x0b\x32\x1a.skyagent.run.v1.ReconnectH\x00\x42\x06\n\x04item\"\x1d\n\tHeartbeat\x12\x10\n\x08head_seq\x18\x01 \x01(\x04\"F\n\x08\x45ndOfRun\x12(\n\x05phase\x18\x01 \x01(\x0e\x32\x19.skyagent.run.v1.RunPhase\x12\x10\n\x08head_seq\x18\x02 \x01(\x04\"\x1b\n\tReconnect\x12\x0e\n\x06reason\x18\x01 \x01(\t\"v\n\x11ListEventsRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x11\n\tafter_seq\x18\x02 \x01(\x04\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\"Q\n\x12ListEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.skyagent.run.v1.RunEvent\x12\x10\n\x08head_seq\x18\x02 \x01(\x04\"}\n\x0fPauseRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"<\n\x10PauseRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"d\n\x10ResumeRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"=\n\x11ResumeRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\xb2\x01\n\x10\x43\x61ncelRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x32\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\"=\n\x11\x43\x61ncelRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\x98\x01\n\x0fSteerRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1a\n\x07message\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01\x12\x17\n\x04goal\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01\"<\n\x10SteerRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\xd8\x01\n\x10\x41\x64justRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\'\n\x08priority\x18\x03 \x01(\x05\x42\x13\xbaH\x10\x1a\x0e\x18\xe8\x07(\x98\xf8\xff\xff\xff\xff\xff\xff\xff\x01H\x00\x12\x38\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\xbaH\x05\xb2\x01\x02@\x01H\x00\x42\x0f\n\x06\x63hange\x12\x05\xbaH\x02\x08\x01\"=\n\x11\x41\x64justRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\xeb\x01\n\x12ResolveStepRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x30\n\x07step_id\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x39\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32\x1d.skyagent.execution.v1.EffectB\n\xbaH\x07\x82\x01\x04\x18\x01\x18\x02\x12\x16\n\x04note\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\x1f\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"?\n\x13ResolveStepResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\"\xe0\x01\n\x0e\x46orkRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x14\n\x03seq\x18\x02 \x01(\x04\x42\x07\xbaH\x04\x32\x02 \x00\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x17\n\x04goal\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x01\x12\x35\n\x06inputs\x18\x05 \x03(\x0b\x32\x1a.skyagent.mission.v1.InputB\t\xbaH\x06\x92\x01\x03\x10\x80\x01\x12\x16\n\x0erepeat_effects\x18\x06 \x01(\x08\"v\n\x0f\x46orkRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.skyagent.run.v1.RunSummary\x12*\n\x06parent\x18\x02 \x01(\x0b\x32\x1a.skyagent.run.v1.ForkPoint\x12\r\n\x05notes\x18\x03 \x03(\t\"C\n\x10ReplayRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"C\n\x11ReplayRunResponse\x12\x14\n\x0cstate_digest\x18\x01 \x01(\t\x12\x18\n\x10\x66irst_difference\x18\x02 \x01(\x04\"C\n\x10VerifyRunRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"m\n\x11VerifyRunResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x15\n\rfirst_bad_seq\x18\x02 \x01(\x04\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06\x65vents\x18\x04 \x01(\x04\x12\x11\n\thead_hash\x18\x05 \x01(\t2\x87\x0e\n\nRunService\x12~\n\x08StartRun\x12 .skyagent.run.v1.StartRunRequest\x1a!.skyagent.run.v1.StartRunResponse\"-\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02#\"\x1e/v1/missions/{mission_id}/runs:\x01*\x12z\n\x06GetRun\x12\x1e.skyagent.run.v1.GetRunRequest\x1a\x1f.skyagent.run.v1.GetRunResponse\"/\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02%\x12\x11/v1/runs/{run_id}Z\x10\x12\x0e/runs/{run_id}\x12\x65\n\x08ListRuns\x12 .skyagent.run.v1.ListRunsRequest\x1a!.skyagent.run.v1.ListRunsResponse\"\x14\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\n\x12\x08/v1/runs\x12v\n\x08WatchRun\x12 .skyagent.run.v1.WatchRunRequest\x1a!.skyagent.run.v1.WatchRunResponse\"#\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/runs/{run_id}:watch0\x01\x12{\n\nListEvents\x12\".skyagent.run.v1.ListEventsRequest\x1a#.skyagent.run.v1.ListEventsResponse\"$\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/runs/{run_id}/events\x12\x92\x01\n\x08PauseRun\x12 .skyagent.run.v1.PauseRunRequest\x1a!.skyagent.run.v1.PauseRunResponse\"A\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x37\"\x17/v1/runs/{run_id}:pause:\x01*Z\x19\"\x14/runs/{run_id}/pause:\x01*\x12\x97\x01\n\tResumeRun\x12!.skyagent.run.v1.ResumeRunRequest\x1a\".skyagent.run.v1.ResumeRunResponse\"C\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x39\"\x18/v1/runs/{run_id}:resume:\x01*Z\x1a\"\x15/runs/{run_id}/resume:\x01*\x12{\n\tCancelRun\x12!.skyagent.run.v1.CancelRunRequest\x1a\".skyagent.run.v1.CancelRunResponse\"\'\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/runs/{run_id}:cancel:\x01*\x12w\n\x08SteerRun\x12 .skyagent.run.v1.SteerRunRequest\x1a!.skyagent.run.v1.SteerRunResponse\"&\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/runs/{run_id}:steer:\x01*\x12{\n\tAdjustRun\x12!.skyagent.run.v1.AdjustRunRequest\x1a\".skyagent.run.v1.AdjustRunResponse\"\'\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/runs/{run_id}:adjust:\x01*\x12\x92\x01\n\x0bResolveStep\x12#.skyagent.run.v1.ResolveStepRequest\x1a$.skyagent.run.v1.ResolveStepResponse\"8\x88\xb5\x18\x03\x82\xd3\xe4\x93\x02.\")/v1/runs/{run_id}/steps/{step_id}:resolve:\x01*\x12s\n\x07\x46orkRun\x12\x1f.skyagent.run.v1.ForkRunRequest\x1a .skyagent.run.v1.ForkRunResponse\"%\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/runs/{run_id}:fork:\x01*\x12{\n\tReplayRun\x12!.skyagent.run.v1.ReplayRunRequest\x1a\".skyagent.run.v1.ReplayRunResponse\"\'\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/runs/{run_id}:replay:\x01*\x12x\n\tVerifyRun\x12!.skyagent.run.v1.VerifyRunRequest\x1a\".skyagent.run.v1.VerifyRunResponse\"$\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/runs/{run_id}:verifyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -111,6 +112,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORKRUNREQUEST'].fields_by_name['seq']._serialized_options = b'\272H\0042\002 \000'
   _globals['_FORKRUNREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_FORKRUNREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_FORKRUNREQUEST'].fields_by_name['goal']._loaded_options = None
+  _globals['_FORKRUNREQUEST'].fields_by_name['goal']._serialized_options = b'\272H\006r\004\030\200\200\001'
+  _globals['_FORKRUNREQUEST'].fields_by_name['inputs']._loaded_options = None
+  _globals['_FORKRUNREQUEST'].fields_by_name['inputs']._serialized_options = b'\272H\006\222\001\003\020\200\001'
   _globals['_REPLAYRUNREQUEST'].fields_by_name['run_id']._loaded_options = None
   _globals['_REPLAYRUNREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\034r\0322\030^[0-9A-HJKMNP-TV-Z]{26}$'
   _globals['_VERIFYRUNREQUEST'].fields_by_name['run_id']._loaded_options = None
@@ -143,70 +148,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNSERVICE'].methods_by_name['ReplayRun']._serialized_options = b'\210\265\030\001\202\323\344\223\002\035\"\030/v1/runs/{run_id}:replay:\001*'
   _globals['_RUNSERVICE'].methods_by_name['VerifyRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['VerifyRun']._serialized_options = b'\210\265\030\001\202\323\344\223\002\032\022\030/v1/runs/{run_id}:verify'
-  _globals['_STARTRUNREQUEST']._serialized_start=306
-  _globals['_STARTRUNREQUEST']._serialized_end=409
-  _globals['_STARTRUNRESPONSE']._serialized_start=411
-  _globals['_STARTRUNRESPONSE']._serialized_end=471
-  _globals['_RUNSUMMARY']._serialized_start=474
-  _globals['_RUNSUMMARY']._serialized_end=895
-  _globals['_GETRUNREQUEST']._serialized_start=897
-  _globals['_GETRUNREQUEST']._serialized_end=961
-  _globals['_GETRUNRESPONSE']._serialized_start=963
-  _globals['_GETRUNRESPONSE']._serialized_end=1060
-  _globals['_LISTRUNSREQUEST']._serialized_start=1063
-  _globals['_LISTRUNSREQUEST']._serialized_end=1230
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1232
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1318
-  _globals['_WATCHRUNREQUEST']._serialized_start=1320
-  _globals['_WATCHRUNREQUEST']._serialized_end=1405
-  _globals['_WATCHRUNRESPONSE']._serialized_start=1408
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1618
-  _globals['_HEARTBEAT']._serialized_start=1620
-  _globals['_HEARTBEAT']._serialized_end=1649
-  _globals['_ENDOFRUN']._serialized_start=1651
-  _globals['_ENDOFRUN']._serialized_end=1721
-  _globals['_RECONNECT']._serialized_start=1723
-  _globals['_RECONNECT']._serialized_end=1750
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1752
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1870
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1872
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1953
-  _globals['_PAUSERUNREQUEST']._serialized_start=1955
-  _globals['_PAUSERUNREQUEST']._serialized_end=2080
-  _globals['_PAUSERUNRESPONSE']._serialized_start=2082
-  _globals['_PAUSERUNRESPONSE']._serialized_end=2142
-  _globals['_RESUMERUNREQUEST']._serialized_start=2144
-  _globals['_RESUMERUNREQUEST']._serialized_end=2244
-  _globals['_RESUMERUNRESPONSE']._serialized_start=2246
-  _globals['_RESUMERUNRESPONSE']._serialized_end=2307
-  _globals['_CANCELRUNREQUEST']._serialized_start=2310
-  _globals['_CANCELRUNREQUEST']._serialized_end=2488
-  _globals['_CANCELRUNRESPONSE']._serialized_start=2490
-  _globals['_CANCELRUNRESPONSE']._serialized_end=2551
-  _globals['_STEERRUNREQUEST']._serialized_start=2554
-  _globals['_STEERRUNREQUEST']._serialized_end=2706
-  _globals['_STEERRUNRESPONSE']._serialized_start=2708
-  _globals['_STEERRUNRESPONSE']._serialized_end=2768
-  _globals['_ADJUSTRUNREQUEST']._serialized_start=2771
-  _globals['_ADJUSTRUNREQUEST']._serialized_end=2987
-  _globals['_ADJUSTRUNRESPONSE']._serialized_start=2989
-  _globals['_ADJUSTRUNRESPONSE']._serialized_end=3050
-  _globals['_RESOLVESTEPREQUEST']._serialized_start=3053
-  _globals['_RESOLVESTEPREQUEST']._serialized_end=3288
-  _globals['_RESOLVESTEPRESPONSE']._serialized_start=3290
-  _globals['_RESOLVESTEPRESPONSE']._serialized_end=3353
-  _globals['_FORKRUNREQUEST']._serialized_start=3355
-  _globals['_FORKRUNREQUEST']._serialized_end=3475
-  _globals['_FORKRUNRESPONSE']._serialized_start=3477
-  _globals['_FORKRUNRESPONSE']._serialized_end=3536
-  _globals['_REPLAYRUNREQUEST']._serialized_start=3538
-  _globals['_REPLAYRUNREQUEST']._serialized_end=3605
-  _globals['_REPLAYRUNRESPONSE']._serialized_start=3607
-  _globals['_REPLAYRUNRESPONSE']._serialized_end=3674
-  _globals['_VERIFYRUNREQUEST']._serialized_start=3676
-  _globals['_VERIFYRUNREQUEST']._serialized_end=3743
-  _globals['_VERIFYRUNRESPONSE']._serialized_start=3745
-  _globals['_VERIFYRUNRESPONSE']._serialized_end=3854
-  _globals['_RUNSERVICE']._serialized_start=3857
-  _globals['_RUNSERVICE']._serialized_end=5656
+  _globals['_STARTRUNREQUEST']._serialized_start=341
+  _globals['_STARTRUNREQUEST']._serialized_end=444
+  _globals['_STARTRUNRESPONSE']._serialized_start=446
+  _globals['_STARTRUNRESPONSE']._serialized_end=506
+  _globals['_RUNSUMMARY']._serialized_start=509
+  _globals['_RUNSUMMARY']._serialized_end=953
+  _globals['_GETRUNREQUEST']._serialized_start=955
+  _globals['_GETRUNREQUEST']._serialized_end=1019
+  _globals['_GETRUNRESPONSE']._serialized_start=1021
+  _globals['_GETRUNRESPONSE']._serialized_end=1118
+  _globals['_LISTRUNSREQUEST']._serialized_start=1121
+  _globals['_LISTRUNSREQUEST']._serialized_end=1288
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1290
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1376
+  _globals['_WATCHRUNREQUEST']._serialized_start=1378
+  _globals['_WATCHRUNREQUEST']._serialized_end=1463
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1466
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1676
+  _globals['_HEARTBEAT']._serialized_start=1678
+  _globals['_HEARTBEAT']._serialized_end=1707
+  _globals['_ENDOFRUN']._serialized_start=1709
+  _globals['_ENDOFRUN']._serialized_end=1779
+  _globals['_RECONNECT']._serialized_start=1781
+  _globals['_RECONNECT']._serialized_end=1808
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1810
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1928
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1930
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2011
+  _globals['_PAUSERUNREQUEST']._serialized_start=2013
+  _globals['_PAUSERUNREQUEST']._serialized_end=2138
+  _globals['_PAUSERUNRESPONSE']._serialized_start=2140
+  _globals['_PAUSERUNRESPONSE']._serialized_end=2200
+  _globals['_RESUMERUNREQUEST']._serialized_start=2202
+  _globals['_RESUMERUNREQUEST']._serialized_end=2302
+  _globals['_RESUMERUNRESPONSE']._serialized_start=2304
+  _globals['_RESUMERUNRESPONSE']._serialized_end=2365
+  _globals['_CANCELRUNREQUEST']._serialized_start=2368
+  _globals['_CANCELRUNREQUEST']._serialized_end=2546
+  _globals['_CANCELRUNRESPONSE']._serialized_start=2548
+  _globals['_CANCELRUNRESPONSE']._serialized_end=2609
+  _globals['_STEERRUNREQUEST']._serialized_start=2612
+  _globals['_STEERRUNREQUEST']._serialized_end=2764
+  _globals['_STEERRUNRESPONSE']._serialized_start=2766
+  _globals['_STEERRUNRESPONSE']._serialized_end=2826
+  _globals['_ADJUSTRUNREQUEST']._serialized_start=2829
+  _globals['_ADJUSTRUNREQUEST']._serialized_end=3045
+  _globals['_ADJUSTRUNRESPONSE']._serialized_start=3047
+  _globals['_ADJUSTRUNRESPONSE']._serialized_end=3108
+  _globals['_RESOLVESTEPREQUEST']._serialized_start=3111
+  _globals['_RESOLVESTEPREQUEST']._serialized_end=3346
+  _globals['_RESOLVESTEPRESPONSE']._serialized_start=3348
+  _globals['_RESOLVESTEPRESPONSE']._serialized_end=3411
+  _globals['_FORKRUNREQUEST']._serialized_start=3414
+  _globals['_FORKRUNREQUEST']._serialized_end=3638
+  _globals['_FORKRUNRESPONSE']._serialized_start=3640
+  _globals['_FORKRUNRESPONSE']._serialized_end=3758
+  _globals['_REPLAYRUNREQUEST']._serialized_start=3760
+  _globals['_REPLAYRUNREQUEST']._serialized_end=3827
+  _globals['_REPLAYRUNRESPONSE']._serialized_start=3829
+  _globals['_REPLAYRUNRESPONSE']._serialized_end=3896
+  _globals['_VERIFYRUNREQUEST']._serialized_start=3898
+  _globals['_VERIFYRUNREQUEST']._serialized_end=3965
+  _globals['_VERIFYRUNRESPONSE']._serialized_start=3967
+  _globals['_VERIFYRUNRESPONSE']._serialized_end=4076
+  _globals['_RUNSERVICE']._serialized_start=4079
+  _globals['_RUNSERVICE']._serialized_end=5878
 # @@protoc_insertion_point(module_scope)

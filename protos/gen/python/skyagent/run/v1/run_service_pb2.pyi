@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from skyagent.execution.v1 import effect_pb2 as _effect_pb2
+from skyagent.mission.v1 import mission_pb2 as _mission_pb2
 from skyagent.run.v1 import event_pb2 as _event_pb2
 from skyagent.run.v1 import state_pb2 as _state_pb2
 import builtins as _builtins
@@ -93,6 +94,7 @@ class RunSummary(_message.Message):
     BLOCKED_REASON_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """ULID."""
     mission_id: _builtins.str
@@ -113,6 +115,8 @@ class RunSummary(_message.Message):
     """Whether it touches nothing."""
     summary: _builtins.str
     """What was done, in one sentence."""
+    parent_run_id: _builtins.str
+    """The run that it was forked from; empty when it is no fork."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -146,10 +150,11 @@ class RunSummary(_message.Message):
         blocked_reason: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
         summary: _builtins.str = ...,
+        parent_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "finish_time", b"finish_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_reason", b"blocked_reason", "counts", b"counts", "create_time", b"create_time", "current_step", b"current_step", "dry_run", b"dry_run", "finish_time", b"finish_time", "goal", b"goal", "mission_id", b"mission_id", "phase", b"phase", "run_id", b"run_id", "summary", b"summary", "template", b"template", "update_time", b"update_time", "waiting_for_person", b"waiting_for_person"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_reason", b"blocked_reason", "counts", b"counts", "create_time", b"create_time", "current_step", b"current_step", "dry_run", b"dry_run", "finish_time", b"finish_time", "goal", b"goal", "mission_id", b"mission_id", "parent_run_id", b"parent_run_id", "phase", b"phase", "run_id", b"run_id", "summary", b"summary", "template", b"template", "update_time", b"update_time", "waiting_for_person", b"waiting_for_person"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -826,22 +831,36 @@ class ForkRunRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     SEQ_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    REPEAT_EFFECTS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     seq: _builtins.int
     """The last event to keep."""
     request_id: _builtins.str
     """Makes a repeated call the same call."""
+    goal: _builtins.str
+    """Another goal; empty keeps the parent's."""
+    repeat_effects: _builtins.bool
+    """The fork may plan and do again what its relatives did under plans that are later than the fork point."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_mission_pb2.Input]:
+        """Inputs with other values than the parent's; only what is still to be planned can heed them."""
+
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         seq: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        goal: _builtins.str = ...,
+        inputs: _abc.Iterable[_mission_pb2.Input] | None = ...,
+        repeat_effects: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "run_id", b"run_id", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "inputs", b"inputs", "repeat_effects", b"repeat_effects", "request_id", b"request_id", "run_id", b"run_id", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -854,18 +873,30 @@ class ForkRunResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> Global___RunSummary:
         """The run."""
+
+    @_builtins.property
+    def parent(self) -> _event_pb2.ForkPoint:
+        """The event that it grew from."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What could not be taken along, and what is found out first: sentences for a person."""
 
     def __init__(
         self,
         *,
         run: Global___RunSummary | None = ...,
+        parent: _event_pb2.ForkPoint | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notes", b"notes", "parent", b"parent", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,6 +63,11 @@ class RunState(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
     FOLD_VERSION_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    INHERITED_SEQ_FIELD_NUMBER: _builtins.int
+    SETUP_GROUPS_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    FORKS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """ULID."""
     mission_id: _builtins.str
@@ -103,6 +108,10 @@ class RunState(_message.Message):
     """Why the cancellation is wanted."""
     fold_version: _builtins.int
     """Version of the fold that understands the journal."""
+    lineage: _builtins.str
+    """The first run of its lineage: of a fork, and of a run that was forked; empty when it has no relatives."""
+    inherited_seq: _builtins.int
+    """The last event that says what the run inherited; 0 for a run that is no fork."""
     @_builtins.property
     def spec(self) -> _mission_pb2.MissionSpec:
         """What is asked."""
@@ -147,6 +156,18 @@ class RunState(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """When it must have ended."""
 
+    @_builtins.property
+    def setup_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Groups that start again before anything else, because the parent's session could not be taken along."""
+
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[_action_pb2.SessionState]:
+        """The last state of each session that a worker has reported."""
+
+    @_builtins.property
+    def forks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Runs that were forked from this one while it went on, oldest first."""
+
     def __init__(
         self,
         *,
@@ -181,10 +202,15 @@ class RunState(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         cancel_reason: _builtins.str = ...,
         fold_version: _builtins.int = ...,
+        lineage: _builtins.str = ...,
+        inherited_seq: _builtins.int = ...,
+        setup_groups: _abc.Iterable[_builtins.str] | None = ...,
+        sessions: _abc.Iterable[_action_pb2.SessionState] | None = ...,
+        forks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "finish_time", b"finish_time", "parent", b"parent", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approvals", b"approvals", "artifacts", b"artifacts", "blocked_detail", b"blocked_detail", "blocked_reason", b"blocked_reason", "cancel_reason", b"cancel_reason", "cancel_wanted", b"cancel_wanted", "counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "epoch", b"epoch", "finish_time", b"finish_time", "fold_version", b"fold_version", "mission_id", b"mission_id", "node_id", b"node_id", "nodes", b"nodes", "ordinal", b"ordinal", "parent", b"parent", "pause_wanted", b"pause_wanted", "phase", b"phase", "planning_open", b"planning_open", "priority", b"priority", "reason", b"reason", "run_id", b"run_id", "seq", b"seq", "spec", b"spec", "steering", b"steering", "summary", b"summary", "template_version", b"template_version", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approvals", b"approvals", "artifacts", b"artifacts", "blocked_detail", b"blocked_detail", "blocked_reason", b"blocked_reason", "cancel_reason", b"cancel_reason", "cancel_wanted", b"cancel_wanted", "counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "epoch", b"epoch", "finish_time", b"finish_time", "fold_version", b"fold_version", "forks", b"forks", "inherited_seq", b"inherited_seq", "lineage", b"lineage", "mission_id", b"mission_id", "node_id", b"node_id", "nodes", b"nodes", "ordinal", b"ordinal", "parent", b"parent", "pause_wanted", b"pause_wanted", "phase", b"phase", "planning_open", b"planning_open", "priority", b"priority", "reason", b"reason", "run_id", b"run_id", "seq", b"seq", "sessions", b"sessions", "setup_groups", b"setup_groups", "spec", b"spec", "steering", b"steering", "summary", b"summary", "template_version", b"template_version", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,6 +369,8 @@ class AttemptRecord(_message.Message):
     HOLDS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     WITHDRAWN_FIELD_NUMBER: _builtins.int
+    BEGUN_BY_FIELD_NUMBER: _builtins.int
+    BEGUN_NUMBER_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """Counts from 1 within the step."""
     worker_id: _builtins.str
@@ -375,6 +403,10 @@ class AttemptRecord(_message.Message):
     """Epoch of the owner that intended it."""
     withdrawn: _builtins.bool
     """Withdrawn with nothing begun."""
+    begun_by: _builtins.str
+    """The run of the same lineage that began it; empty for this one."""
+    begun_number: _builtins.int
+    """Counts what was begun of the step in the whole lineage, as far as this run knew then."""
     @_builtins.property
     def decision(self) -> _decision_pb2.Decision:
         """The decision for it."""
@@ -419,10 +451,12 @@ class AttemptRecord(_message.Message):
         holds: _plan_pb2.Holds.ValueType = ...,
         epoch: _builtins.int = ...,
         withdrawn: _builtins.bool = ...,
+        begun_by: _builtins.str = ...,
+        begun_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "finish_time", b"finish_time", "intend_time", b"intend_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_digest", b"action_digest", "approval_id", b"approval_id", "attempt", b"attempt", "blobs", b"blobs", "decision", b"decision", "effect", b"effect", "effect_class", b"effect_class", "epoch", b"epoch", "findings", b"findings", "finish_time", b"finish_time", "finished_seq", b"finished_seq", "holds", b"holds", "intend_time", b"intend_time", "intended_seq", b"intended_seq", "journal_id", b"journal_id", "message", b"message", "open", b"open", "outcome_reason", b"outcome_reason", "status", b"status", "withdrawn", b"withdrawn", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_digest", b"action_digest", "approval_id", b"approval_id", "attempt", b"attempt", "begun_by", b"begun_by", "begun_number", b"begun_number", "blobs", b"blobs", "decision", b"decision", "effect", b"effect", "effect_class", b"effect_class", "epoch", b"epoch", "findings", b"findings", "finish_time", b"finish_time", "finished_seq", b"finished_seq", "holds", b"holds", "intend_time", b"intend_time", "intended_seq", b"intended_seq", "journal_id", b"journal_id", "message", b"message", "open", b"open", "outcome_reason", b"outcome_reason", "status", b"status", "withdrawn", b"withdrawn", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

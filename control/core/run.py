@@ -7,6 +7,7 @@ bytes, snapshots are its serialization, and REST returns it as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 
 from control.core.index import Index
 from control.core.tree import ENDED, group_state
@@ -74,12 +75,19 @@ class RunFold:
 
     def __init__(self, state: st.RunState | None = None) -> None:
         self.state = state or st.RunState()
-        self._index = Index(self.state)
+
+    @cached_property
+    def _index(self) -> Index:
+        """Made when it is first needed: whoever only wants the state of a long run does not wait for it."""
+        return Index(self.state)
+
+    @cached_property
+    def last_intended(self) -> st.NodeRecord | None:
+        """The step, not a probe, whose attempt was intended last: its page or window is what the session shows."""
         since = self.state.inherited_seq  # what a fork inherited is no page of its own session
         acted = [record for record in self.state.nodes if _intended_seq(record) > since]
         acted = [record for record in acted if not record.node.step.probe_of]
-        self.last_intended = max(acted, key=_intended_seq, default=None)
-        """The step, not a probe, whose attempt was intended last: its page or window is what the session shows."""
+        return max(acted, key=_intended_seq, default=None)
 
     def apply(self, event: ev.RunEvent) -> None:
         """Advances the state by one event.
@@ -96,6 +104,7 @@ class RunFold:
         self.state.run_id, self.state.seq, self.state.epoch = event.run_id, event.seq, event.epoch
         self.state.update_time.CopyFrom(event.time)
         if kind is not None:
+            _ = self._index  # made before the state changes: from then on it is told what changed
             _APPLY[kind](self, getattr(event.body, kind), event)
         self.state.phase = self._phase()
 

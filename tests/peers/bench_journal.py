@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.peers.long_run import seconds_to_open
 from tests.peers.measure import PAYLOAD
 from tests.peers.report import Aim, machine, publish, table
 from tests.peers.takeover import handovers
@@ -49,6 +50,7 @@ AIMS = (
     Aim("bytes_per_step_pg"),
     Aim("takeover_p95_s", most=3),
     Aim("drain_s", most=0.5),
+    Aim("open_100k_ms", most=200),
 )
 
 Key = tuple[str, int]
@@ -144,7 +146,9 @@ def main(rounds: int) -> None:
             done.append(bench.round())
         show(done, bench.settings)
         print(f"{HANDOVERS} takeovers and {HANDOVERS} hand-overs", flush=True)
-        publish("journal", figures(done, bench) | ownership(Path(folder), bench), AIMS)
+        held = ownership(Path(folder), bench)
+        opened, _ = seconds_to_open(Path(folder))
+        publish("journal", figures(done, bench) | held | {"open_100k_ms": opened * 1e3}, AIMS)
 
 
 def ownership(folder: Path, bench: Bench) -> dict[str, float]:

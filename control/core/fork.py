@@ -1,4 +1,4 @@
-"""What a fork takes over from the run that it grows from: facts, not rights (PROTOCOL 4). Pure.
+"""What a fork takes over from the run that it grows from: facts, not rights. Pure.
 
 Done steps, their evidence, the plan and the artifacts are facts. What was open, asked, granted, leased, reserved or
 budgeted is a right, and void. A step that a relative began, before the fork point or after it, is never simply begun

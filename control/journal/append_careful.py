@@ -89,7 +89,7 @@ def _move_head(driver: Driver, append: Append, rows: Sequence[EventRow]) -> bool
 
 
 def _objection(driver: Driver, append: Append) -> Written | SkyError | None:
-    """Why the append cannot be written, in the order of PROTOCOL 2; what it wrote, when it is committed already."""
+    """Why the append cannot be written: the first reason that is true; what it wrote, when it is committed already."""
     before = driver.execute(_LAST_OF_APPEND, (append.run_id, append.append_id)).fetchone()
     if before is not None:
         return Written(Appended(*before), ())

@@ -1,4 +1,4 @@
-"""PROTOCOL 4 as the owner of a run keeps it: commands, approvals, and what may still start after them."""
+"""Control as the owner of a run keeps it: commands, approvals, and what may still start after them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PROTOCOL 5 as the owner of a run keeps it: from the intent to the recorded result, and what becomes of lost ones."""
+"""The ledger as the owner of a run keeps it: from the intent to the recorded result, and what becomes of lost ones."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Failure:
 def after_failure(folded: RunFold, record: st.NodeRecord, failure: Failure, now_ms: int) -> ev.EventBody:
     """The one event that follows a failed step: tried again, its group started again, or given up.
 
-    Interruptions are not tries: nothing was learned about the action. They are bounded all the same.
+    Interruptions are not tries: nothing was learned about the action. They are bounded all the same: further ones are.
     """
     group = restartable(folded, record)
     if failure.denied or failure.hopeless:
@@ -74,7 +74,7 @@ def after_failure(folded: RunFold, record: st.NodeRecord, failure: Failure, now_
     interruptions = sum(_interrupted(attempt.status, attempt.outcome_reason) for attempt in record.attempts)
     free = failure.interrupted and interruptions <= MOST_INTERRUPTIONS
     if not (failure.page_is_gone and group):
-        tries = _tries(record)
+        tries = _tries(record) + max(0, interruptions - MOST_INTERRUPTIONS)
         if free or tries < (record.node.step.max_attempts or TRIES_IN_ONE_STATE):
             return _retried(record, failure, now_ms + _delay_ms(interruptions if free else tries))
     if group and free:

@@ -169,6 +169,16 @@ def test_a_probe_never_starts_the_group_of_the_step_that_it_asks_about_again() -
     assert world.after("probe", Failure.of(lost())).step_retried.step_id == "probe"
 
 
+def test_a_step_that_nothing_but_interrupts_is_given_up() -> None:
+    world, tries = World(step("S")), 1
+    world.tried("S", refused("DEADLINE_PASSED"))
+    while not world.after("S", Failure.of(refused("DEADLINE_PASSED"))).HasField("node_settled"):
+        world.tried("S", refused("DEADLINE_PASSED"))
+        tries += 1
+        assert tries <= 20
+    assert tries == 12
+
+
 def test_interruptions_are_no_tries_and_are_bounded() -> None:
     world = World(step("S"))
     interrupted = Failure.of(lost())

@@ -24,7 +24,7 @@ def test_no_service_of_the_control_plane_is_free_to_import_another() -> None:
 def test_no_pin_names_a_registry_host() -> None:
     for pins in (ROOT / "requirements").glob("*.txt"):
         assert "://" not in pins.read_text(), pins.name
-    for lock in ROOT.glob("*/package-lock.json"):
+    for lock in (*ROOT.glob("*/package-lock.json"), *ROOT.glob("docs/*/*/package-lock.json")):
         assert '"resolved"' not in lock.read_text(), f"{lock} wants omit-lockfile-registry-resolved=true in .npmrc"
 
 

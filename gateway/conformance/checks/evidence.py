@@ -44,6 +44,9 @@ async def again(bench: Bench) -> None:
     once_more = await stream.result(key)
     claim(once_more.outcome == result.outcome, "the outcome changed between two reports")
     claim(wanted in bench.plane.blobs, "the result came again before what it lacked was stored again")
+    stream.send(pb.ControlResponse(result_refused=pb.ResultRefused(key=key)))
+    last = await stream.result(key)  # nothing is missing: whoever has to record it did not get it
+    claim(last.outcome == result.outcome, "the outcome changed between two reports")
     bench.happened(marker, 1)
 
 

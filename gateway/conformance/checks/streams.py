@@ -54,6 +54,21 @@ async def moves(bench: Bench) -> None:
         await bench.meet()
 
 
+async def alternates(bench: Bench) -> None:
+    """Told of another node in peace; then this one dies."""
+    stream = await bench.stream()
+    async with plane("127.0.0.1:0", "", bench.clock, bench.transcript) as other:
+        stream.send(pb.ControlResponse(alternates=pb.Alternates(addresses=[other.address])))
+        await stream.applied()
+        await bench.plane.close()
+        moved = await other.dialled()
+        moved.welcome(Terms())
+        claim(moved.hello.incarnation_id == stream.hello.incarnation_id, "another process came")
+        await bench.plane.open(bench.plane.address)
+        moved.send(_drain(bench, bench.plane.address))
+        await bench.meet()
+
+
 def _drain(bench: Bench, address: str) -> pb.ControlResponse:
     drain = pb.Drain(alternates=[address], reason="the check says so")
     drain.deadline.FromMilliseconds(bench.clock.now_ms() + DRAIN_MS)
@@ -68,5 +83,8 @@ CHECKS = (
     ),
     Check(
         "drain-moves", "Drain with alternates: the worker leaves in order and dials one of them.", moves, required=False
+    ),
+    Check(
+        "alternates", "When a node dies the worker dials one of those that it was told of.", alternates, required=False
     ),
 )

@@ -16,21 +16,21 @@ class Admission:
     """Each objection is an outcome with status REFUSED and effect NONE; None means that it may begin."""
 
     def __init__(self, executor: Executor, lease: Lease, clock: Clock) -> None:
+        self._clock = clock
         self._kind = executor.kind
         self._supported = frozenset(name.partition("/")[0] for name in executor.actions())
         self._lease = lease
-        self._clock = clock
         self._closed = False
 
     def close(self) -> None:
         """Nothing begins from now on: the worker is stopping."""
         self._closed = True
 
-    def objection(self, assign: pb.Assign) -> Outcome | None:
-        """What speaks against beginning now."""
+    def objection(self, assign: pb.Assign, until: float | None) -> Outcome | None:
+        """What speaks against beginning now; `until` is what `begin_until` said at its arrival."""
         if self._closed:
             return wire.refused("DRAINING", "the worker is stopping: assign this to another")
-        return self._fault(assign) or self._too_late(assign) or self.lapse(wire.key_of(assign.key))
+        return self._fault(assign) or self._too_late(until) or self.lapse(wire.key_of(assign.key))
 
     def lapse(self, key: AttemptKey) -> Outcome | None:
         """What speaks against an effect that starts now, even after it was journalled as begun."""
@@ -48,7 +48,19 @@ class Admission:
             return wire.refused("UNSUPPORTED_ACTION", f"this {self._kind} worker cannot do {', '.join(missing)}")
         return None
 
-    def _too_late(self, assign: pb.Assign) -> Outcome | None:
-        if not assign.HasField("deadline") or assign.deadline.ToMilliseconds() > self._clock.now_ms():
+    def _too_late(self, until: float | None) -> Outcome | None:
+        if until is None or until > self._clock.monotonic():
             return None
-        return wire.refused("DEADLINE_PASSED", f"the deadline {assign.deadline.ToJsonString()} had passed")
+        return wire.refused("DEADLINE_PASSED", "the time within which this had to begin was over")
+
+
+def begin_until(assign: pb.Assign, clock: Clock) -> float | None:
+    """Seconds on the monotonic clock after which an attempt that arrives now may not begin; None means no deadline.
+
+    An owner that names only a moment is believed to have the same time: it is of an earlier version.
+    """
+    if assign.HasField("time_left"):
+        return clock.monotonic() + assign.time_left.ToTimedelta().total_seconds()
+    if not assign.HasField("deadline"):
+        return None
+    return clock.monotonic() + (assign.deadline.ToMilliseconds() - clock.now_ms()) / 1000

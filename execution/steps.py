@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from execution import wire
-from execution.admission import Admission
+from execution.admission import Admission, begin_until
 from execution.attempts import AttemptKey, Begun, Fence, Known, Record, Refusal, Refused
 from execution.blobs import AttemptBlobs
 from execution.executor import Assignment
@@ -34,6 +34,7 @@ class Step:
     key: AttemptKey
     fence: Fence
     assign: pb.Assign
+    until: float | None  # on the monotonic clock: after this it may not begin
     task: asyncio.Task[None] = field(init=False)
     queued: bool = True
     stopped: str | None = None  # why, once it shall end
@@ -69,7 +70,7 @@ class Steps:
         key, fence = wire.key_of(assign.key), wire.fence_of(assign.key)
         known = self._active.get(key)
         if known is None:
-            step = Step(key, fence, assign)
+            step = Step(key, fence, assign, begin_until(assign, self._parts.clock))
             self._active[key] = step
             self._idle.clear()
             self._follow(step, self._live(step))
@@ -177,7 +178,7 @@ class Steps:
         return asyncio.Lock() if name is None else self._sessions.setdefault(name, asyncio.Lock())
 
     async def _attempt(self, step: Step) -> None:
-        objection = self._admission.objection(step.assign)
+        objection = self._admission.objection(step.assign, step.until)
         if objection is not None:
             await self._refuse(step, objection)
             return
@@ -307,10 +308,7 @@ class Steps:
             return wire.failed(effect, "WORKER_ERROR", f"the worker failed: {type(failure).__name__}: {failure}"[:4096])
 
     def _assignment(self, step: Step) -> Assignment:
-        assign, clock = step.assign, self._parts.clock
-        deadline = None
-        if assign.HasField("deadline"):
-            deadline = clock.monotonic() + (assign.deadline.ToMilliseconds() - clock.now_ms()) / 1000
+        assign = step.assign
         return Assignment(
             run_id=step.key.run_id,
             step_id=step.key.step_id,
@@ -318,7 +316,7 @@ class Steps:
             action=assign.action,
             tenant=assign.tenant,
             allowed_hosts=tuple(assign.allowed_hosts),
-            deadline=deadline,
+            deadline=step.until,
         )
 
     def _progress(self, step: Step, line: str) -> None:

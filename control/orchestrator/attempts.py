@@ -112,6 +112,7 @@ class Attempts:
                 sessions=state.sessions,
             )
         assign.deadline.FromMilliseconds(self.clock.now_ms() + STEP_DEADLINE_MS)
+        assign.time_left.FromMilliseconds(STEP_DEADLINE_MS)
         link.assign(key, assign)
 
     def _worker(self, record: st.NodeRecord) -> WorkerLink:

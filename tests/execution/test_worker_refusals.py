@@ -159,6 +159,25 @@ async def test_nothing_begins_after_its_deadline(plane: ControlPlane, tmp_path: 
         assert 50 < running.deadline - SystemClock().monotonic() <= 60
 
 
+async def test_how_long_an_attempt_may_wait_is_counted_by_the_worker_whatever_the_owners_clock_says(
+    plane: ControlPlane, tmp_path: Path, actor: Actor
+) -> None:
+    async with working(actor, settings(plane.address, tmp_path)):
+        link = await plane.meet()
+        over, under = assign(step_key(1)), assign(step_key(2))
+        over.deadline.FromMilliseconds(SystemClock().now_ms() + 3_600_000)
+        over.time_left.FromMilliseconds(0)
+        under.deadline.FromMilliseconds(SystemClock().now_ms() - 3_600_000)
+        under.time_left.FromSeconds(60)
+        link.assign(over)
+        assert (await link.result()).outcome.reason == "DEADLINE_PASSED"
+        link.assign(under)
+        running = await actor.next()
+        assert running.step_id == ulid(2)
+        assert running.deadline is not None
+        assert 50 < running.deadline - SystemClock().monotonic() <= 60
+
+
 async def test_a_frame_about_no_valid_key_is_left_unanswered(plane: ControlPlane, tmp_path: Path, actor: Actor) -> None:
     async with working(actor, settings(plane.address, tmp_path)):
         link = await plane.meet()

@@ -553,6 +553,7 @@ class Assign(_message.Message):
     ALLOWED_HOSTS_FIELD_NUMBER: _builtins.int
     ACTION_BYTES_FIELD_NUMBER: _builtins.int
     SESSIONS_FIELD_NUMBER: _builtins.int
+    TIME_LEFT_FIELD_NUMBER: _builtins.int
     action_digest: _builtins.str
     """Digest of the action; the worker computes it again."""
     decision_id: _builtins.str
@@ -575,7 +576,7 @@ class Assign(_message.Message):
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """After this nothing may begin."""
+        """After this nothing may begin, by the clock of the owner. With `time_left`, it is only shown."""
 
     @_builtins.property
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -584,6 +585,10 @@ class Assign(_message.Message):
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[_action_pb2.SessionState]:
         """What a session of the run starts from where the worker has none of it: after a fork, or on another worker."""
+
+    @_builtins.property
+    def time_left(self) -> _duration_pb2.Duration:
+        """How long after its arrival it may begin, counted by the worker: the clocks of two machines need not agree."""
 
     def __init__(
         self,
@@ -598,10 +603,11 @@ class Assign(_message.Message):
         allowed_hosts: _abc.Iterable[_builtins.str] | None = ...,
         action_bytes: _builtins.bytes = ...,
         sessions: _abc.Iterable[_action_pb2.SessionState] | None = ...,
+        time_left: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "deadline", b"deadline", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "deadline", b"deadline", "key", b"key", "time_left", b"time_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "action_bytes", b"action_bytes", "action_digest", b"action_digest", "allowed_hosts", b"allowed_hosts", "deadline", b"deadline", "decision_id", b"decision_id", "key", b"key", "sessions", b"sessions", "tenant", b"tenant", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "action_bytes", b"action_bytes", "action_digest", b"action_digest", "allowed_hosts", b"allowed_hosts", "deadline", b"deadline", "decision_id", b"decision_id", "key", b"key", "sessions", b"sessions", "tenant", b"tenant", "time_left", b"time_left", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

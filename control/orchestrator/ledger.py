@@ -24,6 +24,7 @@ from control.journal import (
 from control.journal.folding import event_of, projection, require_foldable, require_whole
 from control.journal.snapshot import due
 from control.orchestrator.relatives import claims_of, releases_of
+from control.orchestrator.run_clock import RunClock
 from infra.clock import Clock
 from infra.errors import SkyError
 from infra.ids import Ids
@@ -57,6 +58,7 @@ class Ledger:
 
     journal: Journal
     clock: Clock
+    """The run's own, over the one that is given."""
     ids: Ids
     head: RunHead
     folded: RunFold = field(default_factory=RunFold)
@@ -65,6 +67,10 @@ class Ledger:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _snapshot_seq: int = 0
     _idle: Idle = field(default_factory=Idle)
+    _time: RunClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = self._time = RunClock(self.clock)
 
     @property
     def state(self) -> st.RunState:
@@ -96,6 +102,7 @@ class Ledger:
             for stored in page:
                 folded.apply(event_of(stored))
                 idle.after(folded.state.phase, stored.time_ms)
+        self._time.not_before(ms_of(folded.state.update_time))
         require_whole(self.head.run_id, folded.state.seq, self.head.head_seq)
         outcomes = await self._outcomes_of(folded)
         self.folded, self.outcomes, self._idle = folded, outcomes, idle
@@ -165,6 +172,7 @@ class Ledger:
     async def _appending(self, events: Sequence[ev.EventBody], also: Also, further: Sequence[Decide]) -> Append:
         """Folds the events first: what lists show is written in the same commit as they are."""
         now_ms, before = self.clock.now_ms(), self.state.seq
+        self._time.not_before(now_ms)
         self._fold(events, now_ms)
         for decide in further:
             try:

@@ -40,7 +40,7 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
 
     def new_driver(head: RunHead) -> Driver:
         ledger = Ledger(journal, runtime.clock, runtime.ids, head)
-        attempts = Attempts(ledger, links, judge, runtime.clock, runtime.ids, runtime.telemetry)
+        attempts = Attempts(ledger, links, judge, ledger.clock, runtime.ids, runtime.telemetry)
         woken = asyncio.Event()
         results = Results(ledger, agentfs, blobs, woken, partial(Joining, attempts))
         return Driver(
@@ -48,9 +48,9 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
             attempts=attempts,
             own_steps=OwnSteps(ledger, blobs, agentfs, runtime.ids, templates),
             results=results,
-            intents=OpenIntents(ledger, links, attempts, results, runtime.clock, runtime.settings.lease),
+            intents=OpenIntents(ledger, links, attempts, results, ledger.clock, runtime.settings.lease),
             links=links,
-            clock=runtime.clock,
+            clock=ledger.clock,
             ids=runtime.ids,
             node_id=node.node_id,
             incarnation=node.incarnation,

@@ -20,6 +20,8 @@ from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 from infra.digest import PREFIX, Digester, digest_hex, digest_of
 from infra.disk import explained, sync_folder
 from infra.errors import DataLoss, InvalidArgument, NotFound, OutOfRange, Violation
+from infra.metrics import NO_METRICS, Metrics
+from infra.metrics import catalogue as known
 
 if TYPE_CHECKING:
     from infra.mesh import Runtime
@@ -78,8 +80,9 @@ class BlobStore(Protocol):
 class FileBlobs:
     """A BlobStore in a folder. Made by open_blobs()."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, metrics: Metrics = NO_METRICS) -> None:
         self._root = root
+        self._stored, self._bytes = metrics.count(known.BLOBS_STORED), metrics.count(known.BLOB_BYTES)
         self._objects = root / "b3"
         self._staging = root / "staging"
 
@@ -149,6 +152,8 @@ class FileBlobs:
                 reason="DIGEST_MISMATCH",
             )
         await self._disk(lambda: self._keep(staged, self._path(digest)))
+        self._stored.add()
+        self._bytes.add(size)
         return Blob(digest, size)
 
     def _stage(self) -> IO[bytes]:
@@ -185,9 +190,9 @@ class FileBlobs:
 
 
 @asynccontextmanager
-async def open_blobs(root: Path) -> AsyncGenerator[BlobStore]:
+async def open_blobs(root: Path, metrics: Metrics = NO_METRICS) -> AsyncGenerator[BlobStore]:
     """The store in a folder that no other process writes to."""
-    blobs = FileBlobs(root)
+    blobs = FileBlobs(root, metrics)
     await asyncio.to_thread(blobs.prepare)
     yield blobs
 
@@ -195,7 +200,7 @@ async def open_blobs(root: Path) -> AsyncGenerator[BlobStore]:
 @asynccontextmanager
 async def shared_blobs(runtime: Runtime) -> AsyncGenerator[BlobStore]:
     """The one of this process: `await runtime.shared(shared_blobs)`."""
-    async with open_blobs(runtime.settings.blobs_dir) as blobs:
+    async with open_blobs(runtime.settings.blobs_dir, runtime.metrics) as blobs:
         yield blobs
 
 

@@ -31,6 +31,7 @@ from infra.log import event_logger
 from infra.settings import Settings
 from infra.status import DETAILS_KEY, from_rpc_error, to_status
 from infra.validation import CheckingContext, check, check_stream, tolerant
+from infra.vital_signs import OK, RpcMetrics
 from skyagent.common.v1 import options_pb2 as options
 
 _Q = TypeVar("_Q")
@@ -80,11 +81,14 @@ def unary_methods(services: Iterable[ServiceDescriptor]) -> frozenset[str]:
 class Guard(grpc.aio.ServerInterceptor):
     """Guards every method, unary or streaming, in one place."""
 
-    def __init__(self, permissions: Permissions, verifier: Verifier, settings: Settings, ids: Ids) -> None:
+    def __init__(
+        self, permissions: Permissions, verifier: Verifier, settings: Settings, ids: Ids, measured: RpcMetrics
+    ) -> None:
         self._permissions = permissions
         self._verifier = verifier
         self._settings = settings
         self._ids = ids
+        self._measured = measured
         self._guarded: dict[str, _Handler] = {}
         self._streams: set[asyncio.Task[object]] = set()
         self._draining = False
@@ -108,17 +112,29 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _guard(self, path: str, handler: _Handler) -> _Handler:
         method = _Method(path, self._permissions.get(path), _behaviour(handler), handler.request_streaming)
-        run = self._stream if handler.request_streaming or handler.response_streaming else self._unary
+        streams = handler.request_streaming or handler.response_streaming
+        run = self._stream if streams else self._unary
+        open_to_all = path.split("/")[1] in OPEN_SERVICES or method.permission == options.PERMISSION_PUBLIC
+        measured = None if streams or path not in self._permissions else self._measured
 
         async def guarded(request: object, context: Context) -> object:
+            begun = self._measured.begun()
+            code = "CANCELLED"
             try:
-                if path.split("/")[1] not in OPEN_SERVICES:
+                if not open_to_all:
                     receive(self._admit(method, context))
-                return await run(method, request, context)
+                answer = await run(method, request, context)
+                code = OK
+                return answer
             except (grpc.aio.AbortError, grpc.aio.InternalError):  # already answered; or nobody is left to answer
                 raise
-            except Exception as error:  # noqa: BLE001  # the one place where everything ends
-                await self._abort(method, context, error)
+            except Exception as raised:  # noqa: BLE001  # the one place where everything ends
+                error = self._understood(path, raised)
+                code = error.code
+                await _abort(context, error)
+            finally:
+                if measured is not None:
+                    measured.ended(path, code, begun)
 
         make = _MAKERS[handler.request_streaming, handler.response_streaming]
         return make(guarded, tolerant(handler.request_deserializer), handler.response_serializer)
@@ -137,13 +153,20 @@ class Guard(grpc.aio.ServerInterceptor):
 
         Raises SkyError: what any other caller would be told.
         """
+        begun, code = self._measured.begun(), "CANCELLED"
         try:
             _permit(who, path, self._permissions.get(path))
             check(request)
             with received(who):
-                return await handler(request, None)
-        except Exception as error:
-            raise self._understood(path, error) from error
+                answer = await handler(request, None)
+                code = OK
+                return answer
+        except Exception as raised:
+            error = self._understood(path, raised)
+            code = error.code
+            raise error from raised
+        finally:
+            self._measured.ended(path, code, begun)
 
     async def _unary(self, method: _Method, request: object, context: Context) -> object:
         remaining = cast("float | None", context.time_remaining())
@@ -187,11 +210,6 @@ class Guard(grpc.aio.ServerInterceptor):
             self._streams.discard(task)
         return None
 
-    async def _abort(self, method: _Method, context: Context, raised: Exception) -> NoReturn:
-        error = self._understood(method.path, raised)
-        status = to_status(error)
-        await context.abort(grpc.StatusCode[error.code], status.message, ((DETAILS_KEY, status.SerializeToString()),))
-
     def _understood(self, path: str, raised: Exception) -> SkyError:
         error = _cause(raised)
         if isinstance(error, SkyError) and error.code not in ("INTERNAL", "DATA_LOSS"):
@@ -223,6 +241,11 @@ _MAKERS: Mapping[tuple[bool, bool], _Maker] = {
 def _behaviour(handler: _Handler) -> Callable[[object, Context], object]:
     found = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     return cast("Callable[[object, Context], object]", found)
+
+
+async def _abort(context: Context, error: SkyError) -> NoReturn:
+    status = to_status(error)
+    await context.abort(grpc.StatusCode[error.code], status.message, ((DETAILS_KEY, status.SerializeToString()),))
 
 
 def _permit(who: Caller, path: str, permission: options.Permission.ValueType | None) -> None:

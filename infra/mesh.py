@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar, cast
 
 import grpc
@@ -17,13 +18,19 @@ from infra.auth import Verifier, prepare_identity
 from infra.channels import MAX_MESSAGE_BYTES, Readiness, dial, file_token
 from infra.clock import Clock, SystemClock
 from infra.errors import Internal, Precondition, SkyError, cause_of
+from infra.health import Health
 from infra.ids import Ids, system_ids
 from infra.interceptors import Guard, permissions_of, unary_methods
 from infra.local import LocalCalls
 from infra.log import event_logger
+from infra.mesh_service import DESCRIPTOR as MESH
+from infra.mesh_service import HealthBoard, MeshServicer
+from infra.metrics import NO_METRICS, Metrics
 from infra.reflection import enable_reflection
 from infra.settings import Settings, split_address
 from infra.telemetry import Telemetry, telemetry
+from infra.vital_signs import RpcMetrics, look_at_disk, measured_disk, measured_health, said_of_itself
+from skyagent.mesh.v1 import mesh_service_pb2_grpc as mesh_rpc
 
 Register = Callable[[grpc.aio.Server], None]
 Loop = Callable[[], Awaitable[None]]
@@ -57,6 +64,8 @@ class Service:
     name: str
     descriptors: tuple[ServiceDescriptor, ...]
     open: Callable[[Runtime], AbstractAsyncContextManager[Register]]
+    needs: tuple[str, ...] = ()
+    """Facts of its process (infra.health) without which it cannot serve."""
 
 
 class Runtime:
@@ -71,11 +80,16 @@ class Runtime:
         address: str,
         stack: AsyncExitStack,
         guard: Guard,
+        metrics: Metrics,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.ids = ids
         self.telemetry = told
+        self.metrics = metrics
+        """What this process counts."""
+        self.health = Health(clock)
+        """Facts that this process looks at. Add to it in open()."""
         self.address = address
         """Where this process serves, with the port that it really got."""
         self.draining = asyncio.Event()
@@ -180,15 +194,17 @@ async def _started(
 ) -> AsyncGenerator[_Started]:
     clock = clock or SystemClock()
     ids = ids or system_ids(clock)
-    descriptors = [descriptor for service in services for descriptor in service.descriptors]
+    descriptors = [*(descriptor for service in services for descriptor in service.descriptors), MESH]
     permissions = permissions_of(descriptors)
     prepare_identity(settings, clock, ids)
     async with AsyncExitStack() as stack:
         told = await stack.enter_async_context(telemetry(settings, settings.node_id, ids))
-        guard = Guard(permissions, Verifier(settings.keys_dir, clock), settings, ids)
+        metrics = Metrics(clock.monotonic) if settings.metrics else NO_METRICS
+        guard = Guard(permissions, Verifier(settings.keys_dir, clock), settings, ids, RpcMetrics(metrics))
         traced = told.server_interceptors(unary_methods(descriptors))
         server = grpc.aio.server(interceptors=[*traced, guard], options=_OPTIONS)
-        runtime = Runtime(settings, clock, ids, told, _bind(server, settings.listen), stack, guard)
+        runtime = Runtime(settings, clock, ids, told, _bind(server, settings.listen), stack, guard, metrics)
+        _look_at_itself(runtime, server)
         try:
             for service in services:
                 register = await stack.enter_async_context(service.open(runtime))
@@ -201,6 +217,8 @@ async def _started(
             raise
         runtime.background("mesh.identity", lambda: _keep_identity(settings, clock, ids))
         checks = await _describe(server, [descriptor.full_name for descriptor in descriptors])
+        board = HealthBoard(runtime.health, checks, _needs(services))
+        runtime.background("mesh.health", board.watch)
         await server.start()
         # A task of its own, not a TaskGroup around the yield: a test's fixture is left by another task than entered.
         loops = asyncio.create_task(runtime.run_loops(), name="mesh.loops")  # noqa: TID251  # awaited by _drain
@@ -208,6 +226,20 @@ async def _started(
             yield _Started(runtime, loops)
         finally:
             await _drain(_Started(runtime, loops), server, checks, guard)
+
+
+def _look_at_itself(runtime: Runtime, server: grpc.aio.Server) -> None:
+    """What every process serves and looks at, whatever its services are."""
+    settings, health_ = runtime.settings, runtime.health
+    servicer = MeshServicer(health_, runtime.metrics, runtime.clock, settings.node_id)
+    mesh_rpc.add_MeshServiceServicer_to_server(servicer, server)
+    health_.add("disk", partial(look_at_disk, settings.data_dir))
+    for source in (said_of_itself(settings.node_id), measured_disk(settings.data_dir), measured_health(health_)):
+        runtime.metrics.read(source)
+
+
+def _needs(services: Iterable[Service]) -> Mapping[str, tuple[str, ...]]:
+    return {descriptor.full_name: service.needs for service in services for descriptor in service.descriptors}
 
 
 async def _keep_identity(settings: Settings, clock: Clock, ids: Ids) -> None:

@@ -139,6 +139,8 @@ class Settings(BaseSettings):
     dry_run: bool = False
     otlp_endpoint: str | None = None
     """An OTLP/gRPC collector as http://host:port; None: no telemetry leaves and none is made."""
+    metrics: bool = True
+    """Whether this process counts what it does, for `GET /metrics`."""
     drain_grace: float = Field(default=5.0, ge=0)
     """Seconds that calls in flight have to end after a SIGTERM."""
     default_deadline: float = Field(default=30.0, gt=0)

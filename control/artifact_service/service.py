@@ -11,6 +11,7 @@ import grpc
 from google.api.httpbody_pb2 import HttpBody
 
 from control.agentfs import AgentFs, ArtifactQuery, shared_agentfs
+from control.journal import DATABASE
 from infra.auth import caller
 from infra.blobs import BlobStore, shared_blobs
 from infra.errors import InvalidArgument, NotFound, Unimplemented, Violation
@@ -120,4 +121,4 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     yield lambda server: rpc.add_ArtifactServiceServicer_to_server(servicer, server)
 
 
-SERVICE = Service("artifact-service", (pb.DESCRIPTOR.services_by_name["ArtifactService"],), _open)
+SERVICE = Service("artifact-service", (pb.DESCRIPTOR.services_by_name["ArtifactService"],), _open, needs=(DATABASE,))

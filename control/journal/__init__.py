@@ -35,9 +35,10 @@ from control.journal.run import (
     RunQuery,
 )
 from control.journal.snapshot import Snapshot
-from control.journal.sql import SqlJournal, open_journal, shared_journal
+from control.journal.sql import DATABASE, SqlJournal, open_journal, shared_journal
 
 __all__ = [
+    "DATABASE",
     "Append",
     "Appended",
     "Approval",

@@ -27,6 +27,15 @@ class Verification:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What is open: runs by (tenant, state), questions by tenant, and since when the oldest question waits."""
+
+    runs: Mapping[tuple[str, str], int]
+    approvals: Mapping[str, int]
+    oldest_ms: int | None
+
+
 class Journal(Protocol):
     """Durable when it returns. A cancelled waiter never cancels a write. Refusals stand in control.journal.errors."""
 
@@ -177,6 +186,14 @@ class Journal(Protocol):
 
     async def heads(self, *, after: str = "", limit: int = 1000) -> tuple[RunHead, ...]:
         """Runs of every tenant after a run id, oldest first; for audits and rebuilds."""
+        ...
+
+    async def probe(self) -> None:
+        """Write something durable that means nothing. Raises what any other write would."""
+        ...
+
+    async def census(self) -> Census:
+        """How many runs and questions are open, by tenant."""
         ...
 
     async def log_generation(self) -> int:

@@ -145,6 +145,8 @@ journal_meta = Table(
     Column("value", BigInteger, nullable=False),
 )
 LOG_GENERATION = "log_generation"
+PROBED_MS = "probed_ms"
+"""When something was last written to see whether it can be."""
 
 run_projections = Table(
     "run_projections",

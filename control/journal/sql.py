@@ -20,8 +20,9 @@ from control.journal.approval import Approval, ApprovalPage, ApprovalQuery
 from control.journal.command import Command, CommandReceipt, StoredCommand
 from control.journal.event import EventDraft, StoredEvent
 from control.journal.hub import Hub, wake_topic
-from control.journal.journal import Journal, Verification
+from control.journal.journal import Census, Journal, Verification
 from control.journal.lineage import begun
+from control.journal.looks import look_at_journal, read_census
 from control.journal.queries import approvals, commands, events, projections, runs, streams
 from control.journal.queries.create import create_run, requested
 from control.journal.run import Holder, NewRun, Node, Projection, Pulse, RunHead, RunListing, RunPage, RunQuery
@@ -29,12 +30,16 @@ from control.journal.snapshot import Snapshot
 from control.journal.tail import PAGE, tail
 from infra.clock import Clock
 from infra.db import EVERYTHING, Database, shared_database
-from infra.errors import InvalidArgument, Violation
+from infra.errors import InvalidArgument, SkyError, Violation
+from infra.metrics import NO_METRICS, Metrics
+from infra.metrics import catalogue as known
 
 if TYPE_CHECKING:
     from infra.mesh import Runtime
 
 
+DATABASE = "database"
+"""Name of the fact that something can be written."""
 Time = Callable[[Connection], int]
 
 
@@ -44,8 +49,10 @@ class SqlJournal:
     "Database time" is the server's where there is one, else the clock of the one process that may write.
     """
 
-    def __init__(self, db: Database, clock: Clock, time: Time | None = None) -> None:
+    def __init__(self, db: Database, clock: Clock, time: Time | None = None, metrics: Metrics = NO_METRICS) -> None:
         self._db = db
+        self._metrics, self._appended = metrics, metrics.buckets(known.JOURNAL_APPEND)
+        self._events = metrics.count(known.JOURNAL_EVENTS)
 
         def own(_: Connection) -> int:
             return clock.now_ms()
@@ -97,7 +104,14 @@ class SqlJournal:
 
     async def append(self, append: Append) -> Appended:
         _require_events(append.events)
-        written = await self._db.write(self._appends, append, key=append.run_id)
+        since = self._metrics.seconds()
+        try:
+            written = await self._db.write(self._appends, append, key=append.run_id)
+        except SkyError as refused:
+            self._metrics.count(known.JOURNAL_REFUSALS, refused.reason).add()
+            raise
+        self._appended.observe(self._metrics.seconds() - since)
+        self._events.add(len(written.rows))
         return written.appended
 
     async def command(self, command: Command) -> CommandReceipt:
@@ -214,6 +228,15 @@ class SqlJournal:
     async def verify(self, run_id: str) -> Verification:
         return await self._db.read(partial(events.verify, run_id=run_id))
 
+    async def probe(self) -> None:
+        await self._db.transact(lambda connection: runs.probe(connection, self._now_ms(connection)))
+
+    async def census(self) -> Census:
+        def count(connection: Connection) -> Census:
+            return Census(runs.open_by_state(connection), *approvals.waiting(connection))
+
+        return await self._db.read(count)
+
     async def log_generation(self) -> int:
         return await self._db.read(runs.log_generation)
 
@@ -222,17 +245,19 @@ class SqlJournal:
 
 
 @asynccontextmanager
-async def open_journal(db: Database, *, clock: Clock) -> AsyncGenerator[Journal]:
+async def open_journal(db: Database, *, clock: Clock, metrics: Metrics = NO_METRICS) -> AsyncGenerator[Journal]:
     """The journal over an open database."""
-    yield SqlJournal(db, clock)
+    yield SqlJournal(db, clock, metrics=metrics)
 
 
 @asynccontextmanager
 async def shared_journal(runtime: Runtime) -> AsyncGenerator[Journal]:
     """The one of this process: `await runtime.shared(shared_journal)`."""
     database = await runtime.shared(shared_database)
-    journal = SqlJournal(database, runtime.clock)
+    journal = SqlJournal(database, runtime.clock, metrics=runtime.metrics)
     runtime.background("journal.news", journal.hear)
+    runtime.health.add(DATABASE, partial(look_at_journal, journal))
+    runtime.metrics.read(partial(read_census, journal, runtime.clock))
     yield journal
 
 

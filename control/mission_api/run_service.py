@@ -18,6 +18,7 @@ from control.mission_api.watching import Watch
 from infra.auth import caller
 from infra.clock import Clock
 from infra.errors import InvalidArgument, NotFound, Precondition, Unimplemented, Violation
+from infra.metrics.series import Count
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import run_service_pb2 as pb
@@ -34,7 +35,16 @@ _PAGE_BYTES = 2 * 1024 * 1024
 class RunServicer(rpc.RunServiceServicer):
     """Translates; the journal and the fold say what is so."""
 
-    def __init__(self, journal: Journal, runs: Runs, missions: Missions, clock: Clock, draining: asyncio.Event) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        runs: Runs,
+        missions: Missions,
+        clock: Clock,
+        draining: asyncio.Event,
+        watchers: Count,
+    ) -> None:
+        self._watchers = watchers
         self._journal = journal
         self._runs = runs
         self._missions = missions
@@ -56,7 +66,10 @@ class RunServicer(rpc.RunServiceServicer):
     async def WatchRun(  # pyright: ignore[reportIncompatibleMethodOverride]  # grpc.aio also takes one that writes
         self, request: pb.WatchRunRequest, context: grpc.aio.ServicerContext[pb.WatchRunRequest, pb.WatchRunResponse]
     ) -> None:
-        watch = Watch(self._journal, self._clock, self._draining, request.run_id, caller().tenant, request.after_seq)
+        run_id, tenant = request.run_id, caller().tenant
+        watch = Watch(
+            self._journal, self._clock, self._draining, run_id, tenant, request.after_seq, watchers=self._watchers
+        )
         await watch.send_all(context.write)
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:

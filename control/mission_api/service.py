@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import grpc
 
 from control.agentfs import shared_agentfs
-from control.journal import shared_journal
+from control.journal import DATABASE, shared_journal
 from control.mission_api.approvals import ApprovalServicer
 from control.mission_api.missions import Missions, MissionServicer
 from control.mission_api.preparing import Preparation
@@ -19,6 +19,7 @@ from control.templates import installed_templates
 from infra.blobs import shared_blobs
 from infra.db import shared_database
 from infra.mesh import Register, Runtime, Service
+from infra.metrics import catalogue as known
 from skyagent.mission.v1 import mission_service_pb2, mission_service_pb2_grpc
 from skyagent.run.v1 import approval_service_pb2, approval_service_pb2_grpc, run_service_pb2, run_service_pb2_grpc
 
@@ -33,10 +34,12 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     runs = Runs(journal, runtime.clock, runtime.ids)
     missions = Missions(store, runs, preparation, agentfs, runtime.clock, runtime.ids)
 
+    watchers = runtime.metrics.count(known.WATCHERS)
+
     def register(server: grpc.aio.Server) -> None:
         mission_service_pb2_grpc.add_MissionServiceServicer_to_server(MissionServicer(missions, templates), server)
         run_service_pb2_grpc.add_RunServiceServicer_to_server(
-            RunServicer(journal, runs, missions, runtime.clock, runtime.draining), server
+            RunServicer(journal, runs, missions, runtime.clock, runtime.draining, watchers), server
         )
         approval_service_pb2_grpc.add_ApprovalServiceServicer_to_server(
             ApprovalServicer(journal, runs, runtime.ids), server
@@ -53,4 +56,5 @@ SERVICE = Service(
         approval_service_pb2.DESCRIPTOR.services_by_name["ApprovalService"],
     ),
     _open,
+    needs=(DATABASE,),
 )

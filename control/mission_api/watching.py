@@ -11,6 +11,7 @@ from control.journal import Journal
 from control.journal.folding import event_of
 from infra.clock import Clock
 from infra.errors import OutOfRange
+from infra.metrics.series import Count
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import run_service_pb2 as pb
 
@@ -31,11 +32,19 @@ class Watch:
     run_id: str
     tenant: str
     after_seq: int
+    watchers: Count = field(default_factory=Count)
     _items: asyncio.Queue[pb.WatchRunResponse] = field(default_factory=lambda: asyncio.Queue(_AHEAD))
     _sent: int = 0
 
     async def send_all(self, send: Send) -> None:
         """Raises RunNotFound, or OutOfRange for a point that the journal has not reached."""
+        self.watchers.add()
+        try:
+            await self._send_all(send)
+        finally:
+            self.watchers.add(-1)
+
+    async def _send_all(self, send: Send) -> None:
         head = await self.journal.head(self.run_id, tenant=self.tenant)
         if self.after_seq > head.head_seq:
             raise OutOfRange(

@@ -23,6 +23,7 @@ from control.journal import (
 )
 from control.journal.folding import event_of, projection, require_foldable, require_whole
 from control.journal.snapshot import due
+from control.orchestrator.measures import Measures
 from control.orchestrator.relatives import claims_of, releases_of
 from control.orchestrator.run_clock import RunClock
 from infra.clock import Clock
@@ -64,6 +65,7 @@ class Ledger:
     folded: RunFold = field(default_factory=RunFold)
     outcomes: dict[int, act.Outcome] = field(default_factory=dict[int, act.Outcome])
     control_gen: int = 0
+    measures: Measures = field(default_factory=Measures)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _snapshot_seq: int = 0
     _idle: Idle = field(default_factory=Idle)
@@ -162,14 +164,18 @@ class Ledger:
 
     async def _write(self, events: Sequence[ev.EventBody], also: Also, further: Sequence[Decide] = ()) -> None:
         try:
-            await self.journal.append(await self._appending(events, also, further))
+            events, append = await self._appending(events, also, further)
+            await self.journal.append(append)
         except SkyError:
             await self.load()
             raise
+        self.measures.committed(self.folded, events)
         self._forget()
         await self._snapshot()
 
-    async def _appending(self, events: Sequence[ev.EventBody], also: Also, further: Sequence[Decide]) -> Append:
+    async def _appending(
+        self, events: Sequence[ev.EventBody], also: Also, further: Sequence[Decide]
+    ) -> tuple[Sequence[ev.EventBody], Append]:
         """Folds the events first: what lists show is written in the same commit as they are."""
         now_ms, before = self.clock.now_ms(), self.state.seq
         self._time.not_before(now_ms)
@@ -184,7 +190,7 @@ class Ledger:
                 self._fold(events, now_ms)
                 break
             events = (*events, *more)
-        return self._append(events, also, now_ms, before)
+        return events, self._append(events, also, now_ms, before)
 
     def _fold(self, events: Sequence[ev.EventBody], now_ms: int) -> None:
         for body in events:

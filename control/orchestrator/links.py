@@ -212,6 +212,10 @@ class WorkerLinks:
         found = sorted(link.kind for link in self.by_id.values())
         return {kind: found.count(kind) for kind in found}
 
+    def wanted(self) -> Mapping[str, int]:
+        """How many runs wait for a worker of each kind."""
+        return Counter(wanted.kind for wanted in self._waiting.values())
+
     def end_run(self, run_id: str, worker_ids: Iterable[str]) -> None:
         """Lets workers forget a run that has ended."""
         for worker_id in worker_ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from control.journal import FoldTooNew, Journal, Node, RunHead, StaleOwner
 from control.orchestrator.driver import Driver, wait_for
 from control.orchestrator.links import Key, WorkerLink
 from control.orchestrator.living import Living
+from control.orchestrator.measures import Measures
 from control.orchestrator.results import Report
 from infra.clock import Clock
 from infra.errors import Exhausted, NotFound, SkyError, Unavailable, cause_of
@@ -52,6 +54,7 @@ class Owner:
     new_driver: Callable[[RunHead], Driver]
     living: Living
     beat_seconds: float
+    measures: Measures = field(default_factory=Measures)
     drivers: dict[str, Driver] = field(default_factory=dict[str, Driver])
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _resting: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
@@ -61,10 +64,12 @@ class Owner:
     _mine: dict[str, RunHead] = field(default_factory=dict[str, RunHead])
     """Runs that a task of this node is busy with, as they were claimed last."""
     _dead: frozenset[Node] = frozenset()
+    _turned: float = math.inf
     _late: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Claims and drives until cancelled; then hands every run over at once."""
+        self._turned = self.clock.monotonic()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen())
@@ -75,10 +80,15 @@ class Owner:
                 while True:
                     self._woken.clear()
                     await self._claim_if_possible(group)
+                    self._turned = self.clock.monotonic()
                     await wait_for(self._woken, self.clock, POLL_SECONDS)
         finally:
             if self.journal.shared:
                 await self.journal.leave(self.node)
+
+    def idle_seconds(self) -> float:
+        """How long ago it last looked for runs to own, or began."""
+        return self.clock.monotonic() - self._turned
 
     async def _beat(self, begun: asyncio.Event) -> None:
         """Says that this node lives, and looks who else does, also after the database was away for a while."""
@@ -173,6 +183,7 @@ class Owner:
             log.info("run.lost", run_id=driver.run_id, epoch=driver.ledger.head.epoch)
             return _Left.DONE
         error_id = self.ids.ulid()
+        self.measures.broken()
         log.error("run.broken", run_id=driver.run_id, error_id=error_id, error=error)
         detail = f"{type(error).__name__}: {error} (error {error_id} in the log); it is tried again by itself"
         blocked = ev.EventBody(run_blocked=ev.RunBlocked(reason=INTERNAL_ERROR, detail=detail))
@@ -234,6 +245,7 @@ class Owner:
             driver = self.drivers.get(key.run_id)
             if driver is not None and driver.holds(Key.of(key)):
                 mine.append(Key.of(key).on_wire(driver.ledger.fence))
+        self.measures.renewed(len(mine))
         return mine
 
     async def ended(self, run_ids: set[str]) -> list[str]:

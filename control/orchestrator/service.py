@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from control.agentfs import shared_agentfs
-from control.journal import Node, RunHead, shared_journal
+from control.journal import DATABASE, Node, RunHead, shared_journal
 from control.orchestrator.attempts import Attempts
 from control.orchestrator.driver import Driver
 from control.orchestrator.joining import Joining
@@ -16,6 +16,8 @@ from control.orchestrator.judging import Judge
 from control.orchestrator.ledger import Ledger
 from control.orchestrator.links import WorkerLinks
 from control.orchestrator.living import Living
+from control.orchestrator.looks import ORCHESTRATOR, POLICY_ENGINE, look_after
+from control.orchestrator.measures import Measures
 from control.orchestrator.open_intents import OpenIntents
 from control.orchestrator.own_steps import OwnSteps
 from control.orchestrator.owner import Owner
@@ -35,11 +37,13 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     blobs = await runtime.shared(shared_blobs)
     agentfs = await runtime.shared(shared_agentfs)
     node = Node(runtime.settings.node_id, runtime.ids.uuid())
-    judge = Judge(policy_rpc.PolicyServiceStub(runtime.channel("policy-engine")), runtime.near("policy-engine"))
+    policy = policy_rpc.PolicyServiceStub(runtime.channel("policy-engine"))
+    judge = Judge(policy, runtime.near("policy-engine"))
     links, templates = WorkerLinks(), installed_templates()
+    measures = Measures(runtime.metrics)
 
     def new_driver(head: RunHead) -> Driver:
-        ledger = Ledger(journal, runtime.clock, runtime.ids, head)
+        ledger = Ledger(journal, runtime.clock, runtime.ids, head, measures=measures)
         attempts = Attempts(ledger, links, judge, ledger.clock, runtime.ids, runtime.telemetry)
         woken = asyncio.Event()
         results = Results(ledger, agentfs, blobs, woken, partial(Joining, attempts))
@@ -59,10 +63,16 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
 
     ownership, lease = runtime.settings.ownership, runtime.settings.lease
     living = Living(runtime.clock, ownership.ttl)
-    owner = Owner(journal, node, runtime.clock, runtime.ids, new_driver, living, ownership.beat)
+    owner = Owner(journal, node, runtime.clock, runtime.ids, new_driver, living, ownership.beat, measures)
     servicer = WorkerServicer(links, owner, blobs, runtime.clock, runtime.ids, lease, node.node_id)
     runtime.background("orchestrator.owner", owner.run)
+    look_after(runtime, owner, links, policy)
     yield lambda server: rpc.add_WorkerServiceServicer_to_server(servicer, server)
 
 
-SERVICE = Service("orchestrator", (wire.DESCRIPTOR.services_by_name["WorkerService"],), _open)
+SERVICE = Service(
+    "orchestrator",
+    (wire.DESCRIPTOR.services_by_name["WorkerService"],),
+    _open,
+    needs=(DATABASE, ORCHESTRATOR, POLICY_ENGINE),
+)

@@ -23,7 +23,8 @@ def _control(edge: Edge) -> Json:
         "unhealthy_threshold": 1,
         "healthy_threshold": 1,
         "always_log_health_check_failures": False,
-        "grpc_health_check": {},
+        # Of the process, not of what it needs: one that cannot write still answers whoever reads.
+        "grpc_health_check": {"service_name": "skyagent.mesh.v1.MeshService"},
     }
     limits: Json = {"max_requests": 4096, "max_retries": 64, "max_connections": 64}
     return {

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from gateway.envoy.edge import Edge, Json, any_of, header, typed
 from gateway.envoy.services import methods
 from gateway.envoy.strictness import strict_script
+from infra.mesh_service import STATE_HEADER
 
 BUFFER = "envoy.filters.http.buffer"
 HEADERS = "envoy.filters.http.header_mutation"
@@ -64,12 +65,20 @@ end
 """
 
 
+# The control plane says how it is in a header, because what it answers is an answer either way.
+HEALTH_SCRIPT = f"""
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  if headers:get("{STATE_HEADER}") == "failing" then headers:replace(":status", "503") end
+end
+"""
+
+
 def http_filters(edge: Edge) -> list[Json]:
-    """Refuse foreign pages, answer for health, know the caller, then files, gRPC-Web and REST."""
+    """Refuse foreign pages, know the caller, then files, gRPC-Web and REST."""
     return [
         typed(HEADERS, "extensions.filters.http.header_mutation.v3.HeaderMutation", mutations=_response(EVERYWHERE)),
         typed(RBAC, "extensions.filters.http.rbac.v3.RBAC", rules=_refused(edge, *_foreign_pages(edge))),
-        _health(),
         _lua(SESSION_SCRIPT),
         _jwt(edge),
         _buffer(),
@@ -116,6 +125,11 @@ def foreign_bytes() -> dict[str, Json]:
     return _scripted(BLOB_SCRIPT)
 
 
+def told_by_status() -> dict[str, Json]:
+    """For the health of the control plane."""
+    return _scripted(HEALTH_SCRIPT)
+
+
 def _scripted(script: str) -> dict[str, Json]:
     return {LUA: any_of("extensions.filters.http.lua.v3.LuaPerRoute", source_code={"inline_string": script})}
 
@@ -153,16 +167,6 @@ def _header(name: str, match: Json) -> Json:
 
 def _present(name: str) -> Json:
     return {"header": {"name": name, "present_match": True}}
-
-
-def _health() -> Json:
-    return typed(
-        "envoy.filters.http.health_check",
-        "extensions.filters.http.health_check.v3.HealthCheck",
-        pass_through_mode=False,
-        headers=[{"name": ":path", "string_match": {"exact": "/healthz"}}],
-        cluster_min_healthy_percentages={"control": {"value": 1}},
-    )
 
 
 def _lua(script: str) -> Json:

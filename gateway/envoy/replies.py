@@ -42,7 +42,21 @@ REPLIES = (
 def local_replies() -> Json:
     """The mappers; what none of them takes becomes INTERNAL."""
     rest = Reply(0, 13, "GATEWAY_ERROR", "%LOCAL_REPLY_BODY%")
-    return {"mappers": [_mapper(reply) for reply in (*REPLIES, rest)]}
+    return {"mappers": [_nobody_well(), *(_mapper(reply) for reply in (*REPLIES, rest))]}
+
+
+def _nobody_well() -> Json:
+    """Whoever asks for the health of a control plane that does not answer is told so in the form of its answer."""
+    told = "the gateway gets no answer from it (%RESPONSE_CODE_DETAILS%); `skyagent status` tells why"
+    asked: Json = {"name": "x-envoy-original-path", "string_match": {"safe_regex": {"regex": r"/healthz(\?.*)?"}}}
+    failed: Json = {"op": "GE", "value": {"default_value": 500, "runtime_key": "skyagent.reply.health"}}
+    filters: Json = [{"header_filter": {"header": asked}}, {"status_code_filter": {"comparison": failed}}]
+    fact: Json = {"name": "control-plane", "state": "HEALTH_STATE_FAILING", "detail": told}
+    return {
+        "filter": {"and_filter": {"filters": filters}},
+        "status_code": 503,
+        "body_format_override": {"json_format": {"state": "HEALTH_STATE_FAILING", "facts": [fact]}},
+    }
 
 
 def _mapper(reply: Reply) -> Json:

@@ -11,6 +11,7 @@ from gateway.envoy.filters import (
     foreign_bytes,
     linkable,
     public,
+    told_by_status,
     untranscoded,
 )
 from gateway.envoy.services import TOOLING, Binding, Method, methods
@@ -18,6 +19,9 @@ from gateway.envoy.services import TOOLING, Binding, Method, methods
 HTTP_BODY = "google.api.HttpBody"
 # The services enforce the deadline of each call; this is only for a service that hangs.
 REST_SECONDS = 60
+HEALTH, METRICS = MONITORING = ("/healthz", "/metrics")
+"""Paths that programs look at, and people in a browser: no page of the dashboard stands in for them."""
+HEALTH_SECONDS = 3
 MAX_INLINE_BYTES = 4 * 1024 * 1024
 SESSION_DAYS = 7
 
@@ -50,9 +54,9 @@ def routes(edge: Edge) -> list[Json]:
         *(_rpc(method.path, seconds=0) for method in known if method.streams),
         *(_rpc(method.path, seconds=edge.max_seconds) for method in plain),
         *(_tool(service) for service in TOOLING),
-        *_bindings(known, below="/v1/"),
+        *_bindings(known, below=("/v1/", *MONITORING)),
         _shell(edge, {"prefix": "/", "headers": [_method("GET"), _wants_html()]}),
-        *_bindings(known, below="/", but="/v1/"),
+        *_bindings(known, below=("/",), but=("/v1/", *MONITORING)),
         _shell(edge, {"path": "/"}),
         {
             "match": {"prefix": "/"},
@@ -62,7 +66,7 @@ def routes(edge: Edge) -> list[Json]:
     ]
 
 
-def _bindings(known: tuple[Method, ...], *, below: str, but: str = "\0") -> list[Json]:
+def _bindings(known: tuple[Method, ...], *, below: tuple[str, ...], but: tuple[str, ...] = ()) -> list[Json]:
     """Streams first: "/v1/runs/{run_id}" matches "/v1/runs/X:watch" too, and has a timeout."""
     return [
         _rest(method, binding)
@@ -74,7 +78,9 @@ def _bindings(known: tuple[Method, ...], *, below: str, but: str = "\0") -> list
 
 def _rest(method: Method, binding: Binding) -> Json:
     """One path of REST. What was refused unread is sent again; what may have been read, only if it reads."""
-    blob = method.response == HTTP_BODY
+    blob = method.response == HTTP_BODY and method.streams
+    health = binding.template == HEALTH
+    seconds = 0 if method.streams else HEALTH_SECONDS if health else REST_SECONDS
     return {
         "match": {
             "safe_regex": {"regex": binding.pattern},
@@ -82,14 +88,19 @@ def _rest(method: Method, binding: Binding) -> Json:
         },
         "route": {
             "cluster": "control",
-            "timeout": "0s" if method.streams else f"{REST_SECONDS}s",
+            "timeout": f"{seconds}s",
             **({"idle_timeout": "0s"} if method.streams else {}),
-            "retry_policy": _retry(reads=binding.verb == "GET" and not method.streams),
+            **({} if health else {"retry_policy": _retry(reads=binding.verb == "GET" and not method.streams)}),
         },
         "response_headers_to_add": [
             header("content-security-policy", BLOB_POLICY) if blob else header("cache-control", "no-store")
         ],
-        "typed_per_filter_config": {**(foreign_bytes() if blob else {}), **_bounds(method)},
+        "typed_per_filter_config": {
+            **(foreign_bytes() if blob else {}),
+            **(told_by_status() if health else {}),
+            **(public() if method.public else {}),
+            **_bounds(method),
+        },
     }
 
 

@@ -13,8 +13,11 @@ from typing import cast
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto
 
+from skyagent.common.v1 import options_pb2
+
 PUBLIC = (
     "skyagent.artifact.v1.ArtifactService",
+    "skyagent.mesh.v1.MeshService",
     "skyagent.mission.v1.MissionService",
     "skyagent.policy.v1.PolicyService",
     "skyagent.run.v1.ApprovalService",
@@ -51,6 +54,8 @@ class Method:
     request: str
     response: str
     streams: bool
+    public: bool
+    """Whether anybody may call it."""
     bindings: tuple[Binding, ...]
 
     @property
@@ -80,6 +85,7 @@ def _method(service: str, method: MethodDescriptorProto) -> Method:
         request=method.input_type.removeprefix("."),
         response=method.output_type.removeprefix("."),
         streams=method.server_streaming or method.client_streaming,
+        public=method.options.Extensions[options_pb2.permission] == options_pb2.PERMISSION_PUBLIC,
         bindings=tuple(_binding(rule) for rule in rules),
     )
 

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 
 from infra.channels import Readiness, dial
 from infra.clock import Clock
+from infra.mesh_service import STATE_HEADER
 
 CHECK = "/grpc.health.v1.Health/Check"
 POLL = 0.05
@@ -43,7 +44,7 @@ async def _serving(
 
 
 def gateway(host: str, port: int, clock: Clock) -> Callable[[int], Awaitable[None]]:
-    """It answers /healthz with 200, which it only does when the control plane behind it is well."""
+    """The control plane behind it answers /healthz; what is not well there does not keep people from looking."""
 
     async def ready(_: int) -> None:
         while not await answers(host, port):
@@ -53,16 +54,16 @@ def gateway(host: str, port: int, clock: Clock) -> Callable[[int], Awaitable[Non
 
 
 async def answers(host: str, port: int) -> bool:
-    """Whether a gateway with a healthy control plane is there now."""
+    """Whether a gateway is there now, and a control plane behind it: only that one says how it is."""
     try:
         async with asyncio.timeout(CALL_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)
             try:
                 writer.write(f"GET /healthz HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
-                return b" 200 " in await reader.readline()
+                return STATE_HEADER.encode() in await reader.readuntil(b"\r\n\r\n")
             finally:
                 writer.close()
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         return False
 
 

@@ -16,6 +16,7 @@ from infra.db.backend import Backend
 from infra.db.failure import end_process
 from infra.db.writer import BatchHandler, Writer
 from infra.errors import SkyError
+from infra.metrics import NO_METRICS, Metrics
 
 EVERYTHING = "*"
 """The topic of everybody who waits for anything."""
@@ -103,9 +104,11 @@ async def serving(
     readers: Engine,
     settings: DatabaseSettings,
     on_fatal: Callable[[SkyError], None] = end_process,
+    metrics: Metrics = NO_METRICS,
 ) -> AsyncGenerator[Database]:
     """A database over a writing backend and an engine that reads, until the block ends."""
-    writer = Writer(backend, system.name, max_batch=settings.max_batch, capacity=settings.capacity, on_fatal=on_fatal)
+    sizes = {"max_batch": settings.max_batch, "capacity": settings.capacity}
+    writer = Writer(backend, system.name, **sizes, on_fatal=on_fatal, metrics=metrics)
     threads = ThreadPoolExecutor(settings.readers, thread_name_prefix=f"reader {system.name}")
     writer.start()
     try:

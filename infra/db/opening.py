@@ -19,8 +19,10 @@ async def shared_database(runtime: Runtime) -> AsyncGenerator[Database]:
     """The one of this process: `await runtime.shared(shared_database)`."""
     address = runtime.settings.database_url
     if address is None:
-        async with open_database(runtime.settings.journal_path) as database:
+        async with open_database(runtime.settings.journal_path, metrics=runtime.metrics) as database:
             yield database
     else:
-        async with open_postgres(address.get_secret_value(), who=runtime.ids.uuid()) as database:
+        async with open_postgres(
+            address.get_secret_value(), who=runtime.ids.uuid(), metrics=runtime.metrics
+        ) as database:
             yield database

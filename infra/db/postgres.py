@@ -25,6 +25,7 @@ from infra.db.failure import end_process
 from infra.db.migrate import upgrade
 from infra.db.postgres_failure import explained, fate, unreachable
 from infra.errors import InvalidArgument, Precondition, SkyError, Violation
+from infra.metrics import NO_METRICS, Metrics
 
 CHANNEL = "skyagent"
 _MIGRATING = 0x5C7A6E7
@@ -108,6 +109,7 @@ async def open_postgres(
     who: str,
     settings: DatabaseSettings | None = None,
     on_fatal: Callable[[SkyError], None] = end_process,
+    metrics: Metrics = NO_METRICS,
 ) -> AsyncGenerator[Database]:
     """Check, migrate and serve a database of a PostgreSQL server until the block ends.
 
@@ -127,7 +129,7 @@ async def open_postgres(
     await asyncio.to_thread(_prepare, backend)
     readers = _engine(url, QueuePool, pool_size=chosen.readers, max_overflow=0, pool_pre_ping=True)
     try:
-        async with serving(system, backend, readers, chosen, on_fatal) as database:
+        async with serving(system, backend, readers, chosen, on_fatal, metrics) as database:
             yield database
     finally:
         await asyncio.to_thread(backend.close)

@@ -18,6 +18,7 @@ from infra.db.failure import corrupt, end_process, outcome_unknown, storage_fail
 from infra.db.migrate import upgrade
 from infra.disk import explained, held
 from infra.errors import Exhausted, SkyError, Unavailable
+from infra.metrics import NO_METRICS, Metrics
 
 
 @asynccontextmanager
@@ -26,6 +27,7 @@ async def open_database(
     *,
     settings: DatabaseSettings | None = None,
     on_fatal: Callable[[SkyError], None] = end_process,
+    metrics: Metrics = NO_METRICS,
 ) -> AsyncGenerator[Database]:
     """Hold, check, migrate and serve the file at `path` until the block ends.
 
@@ -41,7 +43,7 @@ async def open_database(
         backend = SqliteBackend(await asyncio.to_thread(_prepare, path, system, chosen), path)
         readers = reading_engine(path, busy_ms=chosen.busy_ms, connections=chosen.readers)
         try:
-            async with serving(system, backend, readers, chosen, on_fatal) as database:
+            async with serving(system, backend, readers, chosen, on_fatal, metrics) as database:
                 yield database
         finally:
             await asyncio.to_thread(backend.close)

@@ -22,6 +22,8 @@ from sqlalchemy import Connection
 from infra.db.backend import Backend, Fate
 from infra.db.driver import driver_of
 from infra.errors import Internal, SkyError, Unavailable
+from infra.metrics import NO_METRICS, Metrics, Reading
+from infra.metrics import catalogue as known
 
 ItemT_contra = TypeVar("ItemT_contra", contravariant=True)
 ItemT = TypeVar("ItemT")
@@ -77,7 +79,14 @@ class Writer:
     """Owns the writing connection from start() to close(); everything else belongs to the event loop that made it."""
 
     def __init__(
-        self, backend: Backend, name: str, *, max_batch: int, capacity: int, on_fatal: Callable[[SkyError], None]
+        self,
+        backend: Backend,
+        name: str,
+        *,
+        max_batch: int,
+        capacity: int,
+        on_fatal: Callable[[SkyError], None],
+        metrics: Metrics = NO_METRICS,
     ) -> None:
         self._backend = backend
         self._name = name
@@ -91,6 +100,9 @@ class Writer:
         self._closed = threading.Event()
         self._failed: SkyError | None = None
         self._thread = threading.Thread(target=self._work, name=f"writer {name}", daemon=True)
+        self._batches, self._commits = metrics.buckets(known.JOURNAL_BATCH), metrics.buckets(known.JOURNAL_COMMIT)
+        self._seconds = metrics.seconds
+        metrics.read(self._waiting)
 
     def start(self) -> None:
         self._thread.start()
@@ -118,6 +130,9 @@ class Writer:
         self._closed.set()
         self._queue.put(_Stop())
         await asyncio.to_thread(self._thread.join)
+
+    async def _waiting(self) -> Sequence[Reading]:
+        return (Reading(known.JOURNAL_QUEUE, self._queue.qsize() + len(self._later)),)
 
     async def _new_future(self) -> asyncio.Future[object]:
         # Waiting for room is the backpressure; a waiter cancelled here has written nothing.
@@ -176,8 +191,11 @@ class Writer:
             self._give_up(batch, error)
 
     def _tried(self, batch: Sequence[_Write]) -> Exception | None:
+        begun = self._seconds()
         try:
             answers = self._transaction(batch)
+            self._commits.observe(self._seconds() - begun)
+            self._batches.observe(len(batch))
         except Exception as error:  # noqa: BLE001 (it belongs to whoever waits for the write)
             return error
         self._settle_in_loop(answers)

@@ -95,6 +95,12 @@ async def test_a_full_disk_refuses_missions_and_what_was_taken_goes_on_once_ther
     by_cli = await place.skyagent("run", "--template", "self_test", "--no-watch")
     assert by_cli.code == 5
     assert by_cli.err.endswith("[DISK_FULL]\n")
+    async with asyncio.timeout(30):
+        while (health := await place.gateway().call("/healthz")).status != 503:
+            pass
+    told = {fact["name"]: fact["detail"] for fact in json.loads(health.body)["facts"]}
+    assert "free space on that file system" in told["database"]
+    assert "free some space" in told["disk"]
     listed = await place.skyagent("runs", "ls")
     assert listed.code == 0
     assert {str(line["runId"]) for line in listed.lines} >= {*taken[-20:]}
@@ -102,6 +108,9 @@ async def test_a_full_disk_refuses_missions_and_what_was_taken_goes_on_once_ther
     filler.unlink()
     async with asyncio.timeout(90):
         while not {str(started.lines[0]["runId"]), *taken} <= await succeeded(place):
+            pass
+    async with asyncio.timeout(30):
+        while (await place.gateway().call("/healthz")).status != 200:
             pass
     assert (await place.skyagent("audit", "verify")).code == 0
     after = await place.pids()

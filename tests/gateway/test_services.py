@@ -9,6 +9,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from control.services import ALL
 from gateway.envoy.edge import GENERATED
 from gateway.envoy.services import PUBLIC, Binding, methods
+from infra.mesh_service import DESCRIPTOR as MESH
 
 PRIVATE = {"skyagent.execution.v1.WorkerService"}
 FILES = FileDescriptorSet.FromString((GENERATED / "descriptors.binpb").read_bytes())
@@ -23,7 +24,8 @@ def test_every_public_service_is_in_the_contracts() -> None:
 
 
 def test_what_is_registered_is_public_or_private_on_purpose() -> None:
-    registered = {descriptor.full_name for service in ALL.values() for descriptor in service.descriptors}
+    everywhere = {MESH.full_name}
+    registered = everywhere | {name.full_name for service in ALL.values() for name in service.descriptors}
     assert registered - set(PUBLIC) == PRIVATE
     assert set(PUBLIC) <= registered
 
@@ -42,3 +44,7 @@ def test_additional_bindings_are_paths_too() -> None:
 def test_a_stream_is_known_as_one() -> None:
     streams = {method.name for method in methods(FILES, PUBLIC) if method.streams}
     assert {"WatchRun", "ReadBlob", "Upload", "Download"} <= streams
+
+
+def test_health_alone_needs_no_token() -> None:
+    assert [method.name for method in methods(FILES, PUBLIC) if method.public] == ["GetHealth"]

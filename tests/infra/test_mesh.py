@@ -188,6 +188,7 @@ async def test_grpcurl_lists_every_service_by_reflection(sessions: Sessions, set
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
+            "skyagent.mesh.v1.MeshService",
         }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from control.journal.approval import Approval, ApprovalDecision, ApprovalPage, ApprovalQuery, ApprovalStatus
 from control.journal.errors import ApprovalMismatch, ApprovalNotFound, ApprovalNotPending
@@ -102,3 +103,15 @@ def _approval(row: Row[Any]) -> Approval:
         note=row.note,
         consumed_by=row.consumed_by,
     )
+
+
+def waiting(connection: Connection) -> tuple[Mapping[str, int], int | None]:
+    """How many questions are open by tenant, and since when the oldest of them waits."""
+    pending = approvals.c.status == ApprovalStatus.PENDING.value
+    counted = (
+        select(approvals.c.tenant, func.count(), func.min(approvals.c.requested_ms))
+        .where(pending)
+        .group_by(approvals.c.tenant)
+    )
+    rows = [(str(tenant), int(number), int(since)) for tenant, number, since in connection.execute(counted)]
+    return {tenant: number for tenant, number, _ in rows}, min((since for *_, since in rows), default=None)

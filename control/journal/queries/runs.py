@@ -14,6 +14,7 @@ from sqlalchemy import (
     delete,
     exists,
     false,
+    func,
     insert,
     or_,
     select,
@@ -24,7 +25,8 @@ from sqlalchemy import (
 from control.journal.errors import NodeReplaced, RunNotFound
 from control.journal.queries.page import page_limit
 from control.journal.run import Node, Projection, Pulse, RunHead, RunListing, RunPage, RunQuery
-from control.journal.schema import LOG_GENERATION, journal_meta, nodes, run_projections, runs
+from control.journal.schema import LOG_GENERATION, PROBED_MS, journal_meta, nodes, run_projections, runs
+from infra.db import insert_absent
 
 HEAD: tuple[Column[Any], ...] = (
     runs.c.run_id,
@@ -192,6 +194,24 @@ def begin_generation(connection: Connection) -> int:
     connection.execute(update(runs).values(owner_node=None, owner_incarnation=None))
     connection.execute(delete(nodes))
     return generation
+
+
+def probe(connection: Connection, now_ms: int) -> None:
+    """Write a row that means nothing."""
+    written = update(journal_meta).where(journal_meta.c.name == PROBED_MS).values(value=now_ms)
+    if connection.execute(written).rowcount == 0:
+        insert_absent(connection, journal_meta, [{"name": PROBED_MS, "value": now_ms}])
+
+
+def open_by_state(connection: Connection) -> Mapping[tuple[str, str], int]:
+    """How many runs have not ended, by tenant and state."""
+    counted = (
+        select(runs.c.tenant, func.coalesce(run_projections.c.state, ""), func.count())
+        .outerjoin(run_projections, run_projections.c.run_id == runs.c.run_id)
+        .where(runs.c.terminal == false())
+        .group_by(runs.c.tenant, run_projections.c.state)
+    )
+    return {(tenant, state): int(number) for tenant, state, number in connection.execute(counted)}
 
 
 def _listed(tenant: str) -> Select[*tuple[Any, ...]]:

@@ -13,7 +13,7 @@ import { file_google_protobuf_descriptor } from "@bufbuild/protobuf/wkt";
  * Describes the file skyagent/common/v1/options.proto.
  */
 export const file_skyagent_common_v1_options: GenFile = /*@__PURE__*/
-  fileDesc("CiBza3lhZ2VudC9jb21tb24vdjEvb3B0aW9ucy5wcm90bxISc2t5YWdlbnQuY29tbW9uLnYxKrYBCgpQZXJtaXNzaW9uEhoKFlBFUk1JU1NJT05fVU5TUEVDSUZJRUQQABITCg9QRVJNSVNTSU9OX1ZJRVcQARIWChJQRVJNSVNTSU9OX09QRVJBVEUQAhIWChJQRVJNSVNTSU9OX0FQUFJPVkUQAxIZChVQRVJNSVNTSU9OX0FETUlOSVNURVIQBBITCg9QRVJNSVNTSU9OX1dPUksQBRIXChNQRVJNSVNTSU9OX0lOVEVSTkFMEAY6YAoKcGVybWlzc2lvbhIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNGGAyABKA4yHi5za3lhZ2VudC5jb21tb24udjEuUGVybWlzc2lvblIKcGVybWlzc2lvbmIGcHJvdG8z", [file_google_protobuf_descriptor]);
+  fileDesc("CiBza3lhZ2VudC9jb21tb24vdjEvb3B0aW9ucy5wcm90bxISc2t5YWdlbnQuY29tbW9uLnYxKs0BCgpQZXJtaXNzaW9uEhoKFlBFUk1JU1NJT05fVU5TUEVDSUZJRUQQABITCg9QRVJNSVNTSU9OX1ZJRVcQARIWChJQRVJNSVNTSU9OX09QRVJBVEUQAhIWChJQRVJNSVNTSU9OX0FQUFJPVkUQAxIZChVQRVJNSVNTSU9OX0FETUlOSVNURVIQBBITCg9QRVJNSVNTSU9OX1dPUksQBRIXChNQRVJNSVNTSU9OX0lOVEVSTkFMEAYSFQoRUEVSTUlTU0lPTl9QVUJMSUMQBzpgCgpwZXJtaXNzaW9uEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMY0YYDIAEoDjIeLnNreWFnZW50LmNvbW1vbi52MS5QZXJtaXNzaW9uUgpwZXJtaXNzaW9uYgZwcm90bzM", [file_google_protobuf_descriptor]);
 
 /**
  * What a role may be granted. The table role -> permissions stands in infra/auth.py.
@@ -69,6 +69,13 @@ export enum Permission {
    * @generated from enum value: PERMISSION_INTERNAL = 6;
    */
   INTERNAL = 6,
+
+  /**
+   * None: whoever reaches the port may ask, with a token or without.
+   *
+   * @generated from enum value: PERMISSION_PUBLIC = 7;
+   */
+  PUBLIC = 7,
 }
 
 /**
@@ -76,7 +83,7 @@ export enum Permission {
  *
  * @generated from enum skyagent.common.v1.Permission
  */
-export type PermissionJson = "PERMISSION_UNSPECIFIED" | "PERMISSION_VIEW" | "PERMISSION_OPERATE" | "PERMISSION_APPROVE" | "PERMISSION_ADMINISTER" | "PERMISSION_WORK" | "PERMISSION_INTERNAL";
+export type PermissionJson = "PERMISSION_UNSPECIFIED" | "PERMISSION_VIEW" | "PERMISSION_OPERATE" | "PERMISSION_APPROVE" | "PERMISSION_ADMINISTER" | "PERMISSION_WORK" | "PERMISSION_INTERNAL" | "PERMISSION_PUBLIC";
 
 /**
  * Describes the enum skyagent.common.v1.Permission.

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n skyagent/common/v1/options.proto\x12\x12skyagent.common.v1\x1a google/protobuf/descriptor.proto*\xb6\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPERMISSION_VIEW\x10\x01\x12\x16\n\x12PERMISSION_OPERATE\x10\x02\x12\x16\n\x12PERMISSION_APPROVE\x10\x03\x12\x19\n\x15PERMISSION_ADMINISTER\x10\x04\x12\x13\n\x0fPERMISSION_WORK\x10\x05\x12\x17\n\x13PERMISSION_INTERNAL\x10\x06:T\n\npermission\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0e\x32\x1e.skyagent.common.v1.Permissionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n skyagent/common/v1/options.proto\x12\x12skyagent.common.v1\x1a google/protobuf/descriptor.proto*\xcd\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPERMISSION_VIEW\x10\x01\x12\x16\n\x12PERMISSION_OPERATE\x10\x02\x12\x16\n\x12PERMISSION_APPROVE\x10\x03\x12\x19\n\x15PERMISSION_ADMINISTER\x10\x04\x12\x13\n\x0fPERMISSION_WORK\x10\x05\x12\x17\n\x13PERMISSION_INTERNAL\x10\x06\x12\x15\n\x11PERMISSION_PUBLIC\x10\x07:T\n\npermission\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0e\x32\x1e.skyagent.common.v1.Permissionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyagent.common.v1.options_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PERMISSION']._serialized_start=91
-  _globals['_PERMISSION']._serialized_end=273
+  _globals['_PERMISSION']._serialized_end=296
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,8 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     """Act as an execution worker."""
     PERMISSION_INTERNAL: _Permission.ValueType  # 6
     """Call from one control-plane service to another."""
+    PERMISSION_PUBLIC: _Permission.ValueType  # 7
+    """None: whoever reaches the port may ask, with a token or without."""
 
 class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
     """What a role may be granted. The table role -> permissions stands in infra/auth.py."""
@@ -56,6 +58,8 @@ PERMISSION_WORK: Permission.ValueType  # 5
 """Act as an execution worker."""
 PERMISSION_INTERNAL: Permission.ValueType  # 6
 """Call from one control-plane service to another."""
+PERMISSION_PUBLIC: Permission.ValueType  # 7
+"""None: whoever reaches the port may ask, with a token or without."""
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 PERMISSION_FIELD_NUMBER: _builtins.int

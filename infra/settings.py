@@ -127,6 +127,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_default_data_dir)
     listen: str = "127.0.0.1:7701"
     """Where the services of this process listen; port 0 takes a free one."""
+    advertise: str | None = None
+    """host:port by which workers and other control planes of one database reach this one; None: `listen`."""
     allow_remote: bool = False
     """Whether `listen` and the gateway may be reached from other machines."""
     peers: dict[str, str] = Field(default_factory=dict)
@@ -168,6 +170,13 @@ class Settings(BaseSettings):
         for address in peers.values():
             split_address(address)
         return peers
+
+    @field_validator("advertise")
+    @classmethod
+    def _address(cls, address: str | None) -> str | None:
+        if address is not None:
+            split_address(address)
+        return address
 
     @model_validator(mode="after")
     def _stays_home(self) -> Settings:

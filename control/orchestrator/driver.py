@@ -29,7 +29,7 @@ from control.orchestrator.attempts import Attempts, NoWorker, RunMoved
 from control.orchestrator.commands import cancel_by_ms, closed_questions, command_of, events_of
 from control.orchestrator.judging import PolicyUnavailable
 from control.orchestrator.ledger import Also, Ledger
-from control.orchestrator.links import Key, WorkerLinks
+from control.orchestrator.links import Key, WorkerLink, WorkerLinks
 from control.orchestrator.open_intents import OpenIntents
 from control.orchestrator.own_steps import OwnSteps
 from control.orchestrator.results import Results
@@ -99,6 +99,7 @@ class Driver:
         state = self.ledger.state
         if (state.epoch, state.node_id) == (self.ledger.head.epoch, self.node_id):
             return  # it broke here and is tried again
+        self.links.forget(self.run_id, self.intents.since)
         cause = "restarted" if state.node_id else "created"
         owner = ev.OwnerChanged(node_id=self.node_id, incarnation_id=self.incarnation, cause=cause)
         owner.fold_version = self.ledger.head.fold_version
@@ -260,6 +261,11 @@ class Driver:
         """A person said something."""
         self.commanded = True
         self.woken.set()
+
+    def awaits(self, key: Key, link: WorkerLink) -> bool:
+        """Whether the outcome of an open attempt may have been reported to a former owner, and only to that one."""
+        reported = any(Key.of(report.result.key) == key for report in self.results.reports)
+        return self.holds(key) and not reported and not link.told(self.intents.since)
 
     def holds(self, key: Key) -> bool:
         """Whether an attempt is open in this run."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from infra.outbox import MOST_FRAMES, Outbox
 from skyagent.execution.v1 import worker_service_pb2 as wire
@@ -34,12 +35,19 @@ class Key(NamedTuple):
         return wire.StepKey(run_id=self.run_id, step_id=self.step_id, attempt=self.attempt, fence=fence)
 
 
+def fence_of(key: wire.StepKey) -> tuple[int, int]:
+    """The right under which an attempt is spoken of; a higher one is that of a later owner."""
+    return key.fence.log_generation, key.fence.epoch
+
+
 class Wanted(NamedTuple):
     """What kind of worker a run wants, the one that it prefers, and how much it matters among runs."""
 
     kind: str
     preferred: str = ""
     priority: int = 0
+    near: bool = False
+    """Only of the workers that are dialled into this node: for another node's run, so that nothing is lent on."""
 
 
 class Standing(Enum):
@@ -54,22 +62,51 @@ class Standing(Enum):
     OVERTAKEN = "the worker obeys a later owner"
 
 
+class Waiter(Protocol):
+    """Who waits for room; asyncio.Event is one."""
+
+    def set(self) -> None:
+        """It is its turn to look for a worker."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
-class WorkerLink:
-    """One worker's stream. It lives as long as the stream; what it forgets the worker's journal knows."""
+class WorkerLink(ABC):
+    """One worker's stream, as owners of runs see it: dialled into this node, or relayed by the one that it dialled.
+
+    It lives as long as the stream; what it forgets the worker's journal knows.
+    """
 
     hello: wire.Hello
     session_id: str
     since: float
-    outbox: Outbox[wire.ControlResponse] = field(default_factory=Outbox["wire.ControlResponse"])
+    generation: int = 0
+    """Of the streams of a worker the one with the highest is the present one; 0 where there is but one node."""
     standing: dict[Key, Standing] = field(default_factory=dict[Key, Standing])
     credits: int = 0
+    """How much more this node may assign."""
     leaving: bool = False
-    applied_seq: int = 0
-    inventory: wire.Inventory = field(default_factory=wire.Inventory)
     refusals: Counter[Key] = field(default_factory=Counter["Key"])
     """How often results were refused on this stream because what they name is not stored."""
-    _sent: int = 0
+    unrecorded: set[Key] = field(default_factory=set["Key"])
+    """Outcomes that this node passed on, or had no owner for, and that are not known to be recorded."""
+
+    @property
+    @abstractmethod
+    def near(self) -> bool:
+        """Whether the worker is dialled into this node."""
+
+    @abstractmethod
+    def send(self, frame: wire.ControlResponse) -> None:
+        """Queues a frame; frames are sent in order, and lost with the stream."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Says nothing more: another stream of this worker took over."""
+
+    @abstractmethod
+    def told(self, since: float) -> bool:
+        """Whether Hello said what the worker holds of a run that is owned here since then."""
 
     @property
     def worker_id(self) -> str:
@@ -82,17 +119,6 @@ class WorkerLink:
     @property
     def kind(self) -> str:
         return self.hello.capabilities.kind
-
-    @property
-    def most_frames(self) -> int:
-        """How many frames one message to it may carry."""
-        return MOST_FRAMES if self.hello.protocol_version >= MANY_FRAMES else 1
-
-    def send(self, frame: wire.ControlResponse) -> None:
-        """Queues a frame; the stream's writer sends it in order."""
-        self._sent += 1
-        frame.seq, frame.ack = self._sent, self.applied_seq
-        self.outbox.put(frame)
 
     @contextmanager
     def one_credit(self) -> Generator[None]:
@@ -130,6 +156,7 @@ class WorkerLink:
         """Tells the worker that it may let go of an outcome."""
         self.standing.pop(Key.of(key), None)
         self.refusals.pop(Key.of(key), None)
+        self.unrecorded.discard(Key.of(key))
         self.send(wire.ControlResponse(result_recorded=wire.ResultRecorded(key=key)))
 
     def refused(self, key: wire.StepKey, missing: Iterable[str]) -> None:
@@ -137,9 +164,40 @@ class WorkerLink:
         self.refusals[Key.of(key)] += 1
         self.send(wire.ControlResponse(result_refused=wire.ResultRefused(key=key, missing=missing)))
 
+    def ask_again(self, key: wire.StepKey) -> None:
+        """Asks the worker to report an outcome that it holds: who was told of it before is not the owner any more."""
+        self.send(wire.ControlResponse(result_refused=wire.ResultRefused(key=key)))
+
+
+@dataclass(slots=True, eq=False)
+class LocalLink(WorkerLink):
+    """The stream of a worker that is dialled into this node."""
+
+    outbox: Outbox[wire.ControlResponse] = field(default_factory=Outbox["wire.ControlResponse"])
+    applied_seq: int = 0
+    inventory: wire.Inventory = field(default_factory=wire.Inventory)
+    _sent: int = 0
+
+    @property
+    def near(self) -> bool:
+        return True
+
+    @property
+    def most_frames(self) -> int:
+        """How many frames one message to it may carry."""
+        return MOST_FRAMES if self.hello.protocol_version >= MANY_FRAMES else 1
+
+    def send(self, frame: wire.ControlResponse) -> None:
+        self._sent += 1
+        frame.seq, frame.ack = self._sent, self.applied_seq
+        self.outbox.put(frame)
+
     def close(self) -> None:
         """Ends the stream once everything queued was sent."""
         self.outbox.close()
+
+    def told(self, since: float) -> bool:
+        return not self.generation or self.since >= since  # of a single node nobody else was told anything
 
 
 @dataclass(slots=True)
@@ -148,7 +206,38 @@ class WorkerLinks:
 
     by_id: dict[str, WorkerLink] = field(default_factory=dict[str, WorkerLink])
     last_seen: dict[str, float] = field(default_factory=dict[str, float])
-    _waiting: dict[asyncio.Event, Wanted] = field(default_factory=dict["asyncio.Event", "Wanted"])
+    watchers: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+    """Called when others may have to be asked for room, or not any more."""
+    _waiting: dict[Waiter, Wanted] = field(default_factory=dict["Waiter", "Wanted"])
+
+    def join(self, link: WorkerLink) -> bool:
+        """Takes a stream, unless a later one of the same worker is known; ends the one that it overtakes."""
+        before = self.by_id.get(link.worker_id)
+        if before is not None and before.generation > link.generation:
+            return False
+        self.by_id[link.worker_id] = link
+        if before is not None:
+            before.close()
+        return True
+
+    def leave(self, link: WorkerLink, now: float) -> bool:
+        """Forgets a stream that has ended; whether it was the present one of its worker."""
+        if self.by_id.get(link.worker_id) is not link:
+            return False
+        self.last_seen[link.worker_id] = now
+        del self.by_id[link.worker_id]
+        return True
+
+    def near(self) -> list[LocalLink]:
+        """The workers that are dialled into this node."""
+        return [link for link in self.by_id.values() if isinstance(link, LocalLink)]
+
+    def forget(self, run_id: str, since: float) -> None:
+        """What was known of a run that is owned here since then only counts where it was said to this owner."""
+        for link in self.by_id.values():
+            if not link.told(since):
+                for key in [key for key in link.standing if key.run_id == run_id]:
+                    del link.standing[key]
 
     def pick(self, wanted: Wanted) -> WorkerLink | None:
         """A worker of this kind with room: the preferred one when it is there, since a session lives on it.
@@ -158,23 +247,44 @@ class WorkerLinks:
         """
         before = [other for other in self._waiting.values() if other.priority > wanted.priority]
         with self._promised(before):
-            return self._free(wanted.kind, wanted.preferred)
+            return self._free(wanted)
 
-    def _free(self, kind: str, preferred: str) -> WorkerLink | None:
-        link = self.by_id.get(preferred)
-        if link is not None and serves(link, kind) and not link.leaving:
-            return link if link.credits > 0 else None
-        able = [link for link in self.by_id.values() if _has_room(link, kind)]
-        return max(able, key=lambda link: (link.credits, link.worker_id), default=None)
+    def _free(self, wanted: Wanted) -> WorkerLink | None:
+        """One that is dialled into this node before one that is lent."""
+        link = self.by_id.get(wanted.preferred)
+        if link is not None and serves(link, wanted.kind) and not link.leaving:
+            return link if link.credits > 0 and (link.near or not wanted.near) else None
+        able = [link for link in self.by_id.values() if _has_room(link, wanted.kind) and (link.near or not wanted.near)]
+        return max(able, key=lambda link: (link.near, link.credits, link.worker_id), default=None)
 
     @contextmanager
     def waiting_for_room(self, woken: asyncio.Event, wanted: Wanted) -> Generator[None]:
         """While this lasts, `woken` is set when it is this one's turn to look for a worker again."""
-        self._waiting[woken] = wanted
+        self.wait(woken, wanted)
         try:
             yield
         finally:
-            del self._waiting[woken]
+            self.wait_no_more(woken)
+
+    def wait(self, waiter: Waiter, wanted: Wanted) -> None:
+        """`waiter` is set when it is its turn, until `wait_no_more`."""
+        self._waiting[waiter] = wanted
+        self.changed()
+
+    def wait_no_more(self, waiter: Waiter) -> None:
+        self._waiting.pop(waiter, None)
+        self.changed()
+
+    def changed(self) -> None:
+        """Tells those who watch what is waited for."""
+        for told in self.watchers:
+            told()
+
+    def unserved(self) -> list[Wanted]:
+        """What this node's own runs wait for and nothing is there for, what matters most first."""
+        waiting = sorted(self._waiting.values(), key=lambda wanted: -wanted.priority)
+        with self._promised(waiting) as served:
+            return [wanted for wanted, link in zip(waiting, served, strict=True) if link is None and not wanted.near]
 
     def room_made(self) -> None:
         """Wakes as many as there is room for: all of them would ask policy for nothing.
@@ -183,16 +293,16 @@ class WorkerLinks:
         """
         waiting = sorted(self._waiting.items(), key=lambda one: -one[1].priority)
         with self._promised([wanted for _, wanted in waiting]) as served:
-            for (woken, _), link in zip(waiting, served, strict=True):
-                if link is not None:
-                    woken.set()
+            turn = [waiter for (waiter, _), link in zip(waiting, served, strict=True) if link is not None]
+        for waiter in turn:
+            waiter.set()
 
     @contextmanager
     def _promised(self, those: Iterable[Wanted]) -> Generator[list[WorkerLink | None]]:
         """While this lasts, each of those that can be served has a credit; the worker of each, if there is one."""
         served: list[WorkerLink | None] = []
         for wanted in those:
-            link = self._free(wanted.kind, wanted.preferred)
+            link = self._free(wanted)
             if link is not None:
                 link.credits -= 1
             served.append(link)
@@ -213,8 +323,8 @@ class WorkerLinks:
         return {kind: found.count(kind) for kind in found}
 
     def wanted(self) -> Mapping[str, int]:
-        """How many runs wait for a worker of each kind."""
-        return Counter(wanted.kind for wanted in self._waiting.values())
+        """How many of this node's runs wait for a worker of each kind."""
+        return Counter(wanted.kind for wanted in self._waiting.values() if not wanted.near)
 
     def end_run(self, run_id: str, worker_ids: Iterable[str]) -> None:
         """Lets workers forget a run that has ended."""

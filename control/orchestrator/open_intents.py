@@ -34,6 +34,8 @@ class OpenIntents:
     results: Results
     clock: Clock
     lease: LeaseSettings
+    since: float
+    """When the run came to this owner, on the monotonic clock: what was said before was said to another."""
     cancel_by_ms: int = 0
     """Until when cancelled steps may end by themselves."""
     _cancelled: set[tuple[str, Key]] = field(default_factory=set["tuple[str, Key]"])
@@ -70,7 +72,7 @@ class OpenIntents:
             await self.results.log_is_behind(link, "obeys a later owner of this run")
         elif ending(state, self.clock.now_ms()):
             self._cancel(link, key)
-        elif standing is Standing.HELD or (standing is None and state.pause_wanted):
+        elif standing is Standing.HELD or (standing is None and (state.pause_wanted or not link.told(self.since))):
             link.inspect(key, self.ledger.fence)
         elif standing is Standing.ABSENT and state.pause_wanted:
             await self.ledger.commit_now(lambda folded: _withdrawn(folded, key))
@@ -100,7 +102,8 @@ class OpenIntents:
 
     async def _away(self, record: st.NodeRecord, attempt: st.AttemptRecord, key: Key, *, replaced: bool) -> None:
         now = self.clock.monotonic()
-        since = self._missing_since.setdefault(key, self.links.last_seen.get(attempt.worker_id, now))
+        last_seen = max(self.since, self.links.last_seen.get(attempt.worker_id, now))
+        since = self._missing_since.setdefault(key, last_seen)
         if now - since < self.lease.ttl + self.lease.grace:
             return
         if attempt.effect_class in _MAY_RUN_AGAIN or replaced:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from control.core.run import FOLD_VERSION, INTERNAL_ERROR, LOG_BEHIND, RunFold, terminal
-from control.journal import FoldTooNew, Journal, Node, RunHead, StaleOwner
+from control.journal import FoldTooNew, Journal, Node, Pulse, RunHead, StaleOwner
 from control.orchestrator.driver import Driver, wait_for
-from control.orchestrator.links import Key, WorkerLink
+from control.orchestrator.links import Key, WorkerLink, fence_of
 from control.orchestrator.living import Living
 from control.orchestrator.measures import Measures
 from control.orchestrator.results import Report
@@ -33,6 +34,19 @@ _PASSING = (Exhausted, Unavailable)
 """Nothing was written, and the same may be written later."""
 
 log = event_logger(__name__)
+
+Renewing = Callable[[Sequence[wire.StepKey], Sequence[wire.StepKey]], None]
+"""Sends the answer to a heartbeat: attempts that are renewed, and those whose owner could not be asked."""
+
+
+_ENDED = (wire.HELD_STATE_DONE, wire.HELD_STATE_LOST, wire.HELD_STATE_TOMBSTONE)
+
+
+class Leases(NamedTuple):
+    """What this node knows of attempts; of those of runs that it does not own it says nothing."""
+
+    held: list[wire.StepKey]
+    over: list[wire.StepKey]
 
 
 class _Left(Enum):
@@ -55,6 +69,10 @@ class Owner:
     living: Living
     beat_seconds: float
     measures: Measures = field(default_factory=Measures)
+    address: str = ""
+    """Where other nodes and workers reach this one."""
+    seen: Callable[[Mapping[Node, Pulse]], None] | None = None
+    """Told which nodes live, where there may be several."""
     drivers: dict[str, Driver] = field(default_factory=dict[str, Driver])
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _resting: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
@@ -95,9 +113,11 @@ class Owner:
         last = 0
         while True:
             try:
-                last = await self.journal.beat(self.node, last=last)
-                beats = {node: pulse.beat for node, pulse in (await self.journal.beats()).items()}
-                before, self._dead = self._dead, self.living.dead(beats)
+                last = await self.journal.beat(self.node, last=last, address=self.address)
+                pulses = await self.journal.beats()
+                before, self._dead = self._dead, self.living.dead({node: one.beat for node, one in pulses.items()})
+                if self.seen is not None:
+                    self.seen({node: one for node, one in pulses.items() if node not in self._dead})
                 if self._dead - before:
                     log.info("node.dead", nodes=sorted(node.node_id for node in self._dead - before))
                     self._woken.set()
@@ -143,6 +163,8 @@ class Owner:
                 head = self._mine[head.run_id]
         finally:
             del self._mine[head.run_id]
+            if self.journal.shared:  # the next owner asks their workers for them
+                self._unclaimed.pop(head.run_id, None)
 
     async def _drive_on(self, head: RunHead) -> None:
         """Drives a run to its end. One that breaks is tried again, later and later, or when a person commands it."""
@@ -199,7 +221,10 @@ class Owner:
             self._unclaimed[run_id][Key.of(report.result.key)] = report
 
     async def result(self, link: WorkerLink, result: wire.StepResult) -> None:
-        """Passes a result to the run that it is for; one that comes while nobody drives its run waits for that."""
+        """Passes a result to the run that it is for; one that comes while nobody drives its run waits for that.
+
+        Where another node may be the next to drive it nothing is kept: that one asks the worker, which keeps it.
+        """
         run_id, report = result.key.run_id, Report(link, result)
         over = run_id not in self.drivers and await self.ended({run_id})
         driver = self.drivers.get(run_id)
@@ -208,7 +233,8 @@ class Owner:
         elif over:
             await self._record_late(report)
         else:
-            self._keep(run_id, (report,))
+            if run_id in self._mine or not self.journal.shared:
+                self._keep(run_id, (report,))
             log.info("result.waits", run_id=run_id, step_id=result.key.step_id)
 
     async def _record_late(self, report: Report) -> None:
@@ -228,9 +254,13 @@ class Owner:
         An outcome in it is not recorded: its evidence is stored only before the result comes, as it does by itself.
         """
         key = Key.of(state.key)
-        link.answered(key, state.state)
         driver = self.drivers.get(key.run_id)
+        if driver is not None and fence_of(state.key) < fence_of(key.on_wire(driver.ledger.fence)):
+            return  # the answer to a former owner
+        link.answered(key, state.state)
         if driver is not None:
+            if state.state in _ENDED and driver.awaits(key, link):
+                link.ask_again(state.key)
             driver.woken.set()
 
     def worker_changed(self) -> None:
@@ -238,15 +268,27 @@ class Owner:
         for driver in self.drivers.values():
             driver.woken.set()
 
-    def owned(self, keys: list[wire.StepKey]) -> list[wire.StepKey]:
-        """The attempts among these that are open in runs of this node."""
-        mine: list[wire.StepKey] = []
+    def renew(self, link: WorkerLink, keys: list[wire.StepKey], answer: Renewing) -> None:
+        """Answers a heartbeat at once: what is not open in a run of this node is over."""
+        answer(self.leases(keys).held, ())
+
+    def leases(self, keys: list[wire.StepKey]) -> Leases:
+        """What this node, as their owner, says of attempts: still open, or over."""
+        said = Leases([], [])
         for key in keys:
             driver = self.drivers.get(key.run_id)
-            if driver is not None and driver.holds(Key.of(key)):
-                mine.append(Key.of(key).on_wire(driver.ledger.fence))
-        self.measures.renewed(len(mine))
-        return mine
+            if driver is not None and driver.ledger.state.seq:
+                open_here = driver.holds(Key.of(key))
+                (said.held if open_here else said.over).append(Key.of(key).on_wire(driver.ledger.fence))
+        self.measures.renewed(len(said.held))
+        return said
+
+    async def take(self, hello: wire.Hello) -> int:
+        """The generation of a worker's stream: where there is but one node the later one is the present one."""
+        return 0
+
+    def left(self, link: WorkerLink) -> None:
+        """A worker's stream has ended: nobody else has to know."""
 
     async def ended(self, run_ids: set[str]) -> list[str]:
         """Those of the runs that are over."""

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import grpc
+
 from control.agentfs import shared_agentfs
 from control.journal import DATABASE, Node, RunHead, shared_journal
 from control.orchestrator.attempts import Attempts
@@ -21,11 +23,15 @@ from control.orchestrator.measures import Measures
 from control.orchestrator.open_intents import OpenIntents
 from control.orchestrator.own_steps import OwnSteps
 from control.orchestrator.owner import Owner
+from control.orchestrator.relay.opening import open_relays
+from control.orchestrator.relay.service import RelayServicer
 from control.orchestrator.results import Results
 from control.orchestrator.stream import WorkerServicer
 from control.templates import installed_templates
 from infra.blobs import shared_blobs
 from infra.mesh import Register, Runtime, Service
+from skyagent.execution.v1 import relay_service_pb2 as relay
+from skyagent.execution.v1 import relay_service_pb2_grpc as relay_rpc
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.execution.v1 import worker_service_pb2_grpc as rpc
 from skyagent.policy.v1 import policy_service_pb2_grpc as policy_rpc
@@ -41,6 +47,7 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     judge = Judge(policy, runtime.near("policy-engine"))
     links, templates = WorkerLinks(), installed_templates()
     measures = Measures(runtime.metrics)
+    ownership, lease = runtime.settings.ownership, runtime.settings.lease
 
     def new_driver(head: RunHead) -> Driver:
         ledger = Ledger(journal, runtime.clock, runtime.ids, head, measures=measures)
@@ -52,7 +59,9 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
             attempts=attempts,
             own_steps=OwnSteps(ledger, blobs, agentfs, runtime.ids, templates),
             results=results,
-            intents=OpenIntents(ledger, links, attempts, results, ledger.clock, runtime.settings.lease),
+            intents=OpenIntents(
+                ledger, links, attempts, results, ledger.clock, runtime.settings.lease, ledger.clock.monotonic()
+            ),
             links=links,
             clock=ledger.clock,
             ids=runtime.ids,
@@ -61,18 +70,25 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
             woken=woken,
         )
 
-    ownership, lease = runtime.settings.ownership, runtime.settings.lease
     living = Living(runtime.clock, ownership.ttl)
-    owner = Owner(journal, node, runtime.clock, runtime.ids, new_driver, living, ownership.beat, measures)
-    servicer = WorkerServicer(links, owner, blobs, runtime.clock, runtime.ids, lease, node.node_id)
+    address = runtime.settings.advertise or runtime.address
+    owner = Owner(journal, node, runtime.clock, runtime.ids, new_driver, living, ownership.beat, measures, address)
+    routes = open_relays(runtime, journal, owner, links) if journal.shared else None
+    servicer = WorkerServicer(links, routes or owner, blobs, runtime.clock, runtime.ids, lease, node.node_id)
     runtime.background("orchestrator.owner", owner.run)
     look_after(runtime, owner, links, policy)
-    yield lambda server: rpc.add_WorkerServiceServicer_to_server(servicer, server)
+
+    def register(server: grpc.aio.Server) -> None:
+        rpc.add_WorkerServiceServicer_to_server(servicer, server)
+        if routes is not None:
+            relay_rpc.add_RelayServiceServicer_to_server(RelayServicer(routes, node), server)
+
+    yield register
 
 
 SERVICE = Service(
     "orchestrator",
-    (wire.DESCRIPTOR.services_by_name["WorkerService"],),
+    (wire.DESCRIPTOR.services_by_name["WorkerService"], relay.DESCRIPTOR.services_by_name["RelayService"]),
     _open,
     needs=(DATABASE, ORCHESTRATOR, POLICY_ENGINE),
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import grpc
 
-from control.orchestrator.links import Key, Standing, WorkerLink, WorkerLinks
+from control.orchestrator.links import Key, LocalLink, Standing, WorkerLink, WorkerLinks
+from control.orchestrator.owner import Renewing
 from infra.auth import caller
 from infra.blobs import BlobStore
 from infra.clock import Clock
@@ -36,20 +38,28 @@ log = event_logger(__name__)
 class Runs(Protocol):
     """What the streams tell the owners of runs."""
 
-    async def result(self, link: WorkerLink, result: wire.StepResult) -> None:
+    async def take(self, hello: wire.Hello) -> int:
+        """The generation of a worker's new stream, which overtakes all earlier ones."""
+        ...
+
+    async def result(self, link: LocalLink, result: wire.StepResult) -> None:
         """A worker says what came of an attempt."""
         ...
 
-    async def state(self, link: WorkerLink, state: wire.StepState) -> None:
+    async def state(self, link: LocalLink, state: wire.StepState) -> None:
         """A worker says what its journal knows of an attempt."""
         ...
 
     def worker_changed(self) -> None:
-        """A worker came or went."""
+        """A worker came, is about to go, or went."""
         ...
 
-    def owned(self, keys: list[wire.StepKey]) -> list[wire.StepKey]:
-        """Those of the attempts that are open here, with the present fence."""
+    def left(self, link: LocalLink) -> None:
+        """A worker's stream has ended."""
+        ...
+
+    def renew(self, link: LocalLink, keys: list[wire.StepKey], answer: Renewing) -> None:
+        """A worker's heartbeat names attempts: `answer` is called once, in the order of the heartbeats."""
         ...
 
     async def ended(self, run_ids: set[str]) -> list[str]:
@@ -120,10 +130,11 @@ class WorkerServicer(rpc.WorkerServiceServicer):
         async for piece in self._blobs.stream(request.digest):
             yield wire.GetBlobResponse(data=piece)
 
-    async def _greet(self, first: wire.ControlRequest) -> WorkerLink:
+    async def _greet(self, first: wire.ControlRequest) -> LocalLink:
         hello = first.hello
         _require_own_name(hello.worker_id)
-        link = WorkerLink(hello, self._ids.ulid(), self._clock.monotonic(), applied_seq=first.seq)
+        generation = await self._runs.take(hello)
+        link = LocalLink(hello, self._ids.ulid(), self._clock.monotonic(), generation, applied_seq=first.seq)
         link.standing = {Key.of(held.key): Standing.HELD for held in hello.held}
         runs = {held.key.run_id for held in hello.held} | set(hello.capabilities.resident_runs)
         welcome = wire.Welcome(session_id=link.session_id, node_id=self._node_id)
@@ -132,38 +143,35 @@ class WorkerServicer(rpc.WorkerServiceServicer):
         welcome.heartbeat_interval.FromMilliseconds(int(self._lease.heartbeat * 1000))
         welcome.lease_ttl.FromMilliseconds(int(self._lease.ttl * 1000))
         link.send(wire.ControlResponse(welcome=welcome))
-        before = self._links.by_id.get(hello.worker_id)
-        self._links.by_id[hello.worker_id] = link
-        if before is not None:
-            before.close()
+        if not self._links.join(link):
+            raise _superseded(link)
         log.info("worker.connected", worker_id=link.worker_id, kind=link.kind, held=len(hello.held))
         self._runs.worker_changed()
         return link
 
-    def _leave(self, link: WorkerLink) -> None:
-        self._links.last_seen[link.worker_id] = self._clock.monotonic()
-        if self._links.by_id.get(link.worker_id) is link:
-            del self._links.by_id[link.worker_id]
+    def _leave(self, link: LocalLink) -> None:
+        if self._links.leave(link, self._clock.monotonic()):
             log.info("worker.disconnected", worker_id=link.worker_id)
+        self._runs.left(link)
         self._runs.worker_changed()
 
     async def _write(
-        self, link: WorkerLink, context: grpc.aio.ServicerContext[wire.ControlRequest, wire.ControlResponse]
+        self, link: LocalLink, context: grpc.aio.ServicerContext[wire.ControlRequest, wire.ControlResponse]
     ) -> None:
         while frames := await link.outbox.take(link.most_frames):
             frames[0].more.extend(frames[1:])
             await context.write(frames[0])
         if self._links.by_id.get(link.worker_id) is not link:
-            raise Conflict("SUPERSEDED", f"another stream of worker {link.worker_id!r} took over")
+            raise _superseded(link)
 
-    async def _read(self, link: WorkerLink, frames: AsyncIterator[wire.ControlRequest]) -> None:
+    async def _read(self, link: LocalLink, frames: AsyncIterator[wire.ControlRequest]) -> None:
         async for request in frames:
             for frame in (request, *request.more):
                 await self._handle(link, frame)
                 link.applied_seq = frame.seq
         link.close()
 
-    async def _handle(self, link: WorkerLink, request: wire.ControlRequest) -> None:
+    async def _handle(self, link: LocalLink, request: wire.ControlRequest) -> None:
         match request.WhichOneof("frame"):
             case "step_result":
                 await self._result(link, request.step_result)
@@ -171,23 +179,31 @@ class WorkerServicer(rpc.WorkerServiceServicer):
                 link.credits += request.credit.steps
                 self._links.room_made()
             case "heartbeat":
-                renewed = wire.Renewed(leases=self._runs.owned(list(request.heartbeat.running)))
-                renewed.lease_ttl.FromMilliseconds(int(self._lease.ttl * 1000))
-                link.send(wire.ControlResponse(renewed=renewed))
+                self._runs.renew(link, list(request.heartbeat.running), partial(self._renewed, link))
             case "step_state":
                 await self._runs.state(link, request.step_state)
             case "inventory":
                 link.inventory = request.inventory
             case "goodbye":
                 link.leaving = True
+                self._runs.worker_changed()
             case _:
                 pass
 
-    async def _result(self, link: WorkerLink, result: wire.StepResult) -> None:
+    def _renewed(self, link: LocalLink, leases: Sequence[wire.StepKey], unanswered: Sequence[wire.StepKey]) -> None:
+        renewed = wire.Renewed(leases=leases, unanswered=unanswered)
+        renewed.lease_ttl.FromMilliseconds(int(self._lease.ttl * 1000))
+        link.send(wire.ControlResponse(renewed=renewed))
+
+    async def _result(self, link: LocalLink, result: wire.StepResult) -> None:
         try:
             await self._runs.result(link, result)
         except SkyError as error:  # whatever it was, the worker keeps the outcome: it dials again and reports again
             raise Unavailable("RESULT_NOT_TAKEN", f"a result could not be taken: {error}") from error
+
+
+def _superseded(link: WorkerLink) -> Conflict:
+    return Conflict("SUPERSEDED", f"another stream of worker {link.worker_id!r} took over")
 
 
 def _require_own_name(worker_id: str) -> None:

@@ -16,7 +16,7 @@ import signal
 from pathlib import Path
 
 from control.core import check
-from control.orchestrator.links import Key, WorkerLink
+from control.orchestrator.links import Key, LocalLink, WorkerLink
 from control.orchestrator.results import Report, Results
 from control.orchestrator.stream import WorkerServicer
 from control.services import ALL
@@ -74,7 +74,7 @@ def _be_deaf() -> None:
             await asyncio.Event().wait()
         await record(self, report)
 
-    async def handling(self: WorkerServicer, link: WorkerLink, request: wire.ControlRequest) -> None:
+    async def handling(self: WorkerServicer, link: LocalLink, request: wire.ControlRequest) -> None:
         beats[0] += deaf.is_set() and request.HasField("heartbeat")
         if beats[0] == _DEAF_FOR:
             _die()

@@ -1,15 +1,15 @@
 import asyncio
 from contextlib import ExitStack
 
-from control.orchestrator.links import Key, Wanted, WorkerLink, WorkerLinks
+from control.orchestrator.links import Key, LocalLink, Wanted, WorkerLink, WorkerLinks
 from infra.digest import digest_message, digest_of
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.execution.v1.action_pb2 import Action, NoopAction
 
 
-def link(worker_id: str, room: int, kind: str = "noop") -> WorkerLink:
+def link(worker_id: str, room: int, kind: str = "noop") -> LocalLink:
     hello = wire.Hello(worker_id=worker_id, capabilities=wire.Capabilities(kind=kind))
-    return WorkerLink(hello, "session", 0.0, credits=room)
+    return LocalLink(hello, "session", 0.0, credits=room)
 
 
 def links_of(*all_of_them: WorkerLink) -> WorkerLinks:

@@ -1,65 +1,23 @@
 """Several control planes on one PostgreSQL: who owns a run, who goes on with it, and who hears of it."""
 
 import asyncio
-import os
 import signal
-import sys
-from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from control.journal import NodeReplaced
-from infra.settings import OwnershipSettings, Settings
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
-from tests.control.orchestrator.harness import ControlPlane, control_plane, noop, settings_in, worker
+from tests.control.orchestrator.harness import control_plane, noop, worker
+from tests.control.orchestrator.several import onlooker, other_process, owner_of, settings_of
 from tests.servers.postgres import Postgres
 
 
 @pytest.fixture
 def address(new_database: Callable[[], str]) -> str:
     return new_database()
-
-
-def settings_of(node: str, address: str, folder: Path) -> Settings:
-    return settings_in(folder, node_id=node, database_url=SecretStr(address), ownership=OwnershipSettings())
-
-
-@asynccontextmanager
-async def other_process(node: str, address: str, folder: Path) -> AsyncGenerator[Process]:
-    """A control plane of its own, as an operator starts it."""
-    env = os.environ | {
-        "SKYAGENT_DATA_DIR": str(folder),
-        "SKYAGENT_LISTEN": "127.0.0.1:0",
-        "SKYAGENT_NODE_ID": node,
-        "SKYAGENT_DATABASE_URL": address,
-    }
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "gateway.cli", "serve", "all", env=env)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def owner_of(plane: ControlPlane, run_id: str, node: str) -> ev.RunEvent:
-    async with asyncio.timeout(20):
-        async for event in plane.events(run_id):
-            if event.body.owner_changed.node_id == node:
-                return event
-    raise AssertionError("a tail never ends by itself")
-
-
-@asynccontextmanager
-async def onlooker(address: str, folder: Path) -> AsyncGenerator[ControlPlane]:
-    """A process that owns nothing, and may read and command."""
-    async with control_plane(settings_of("onlooker", address, folder), services=()) as plane:
-        yield plane
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])

@@ -11,7 +11,7 @@ import pytest
 
 from control.journal import Node, RunHead
 from control.journal.sql import SqlJournal
-from control.orchestrator.links import Wanted, WorkerLink, WorkerLinks
+from control.orchestrator.links import LocalLink, Wanted, WorkerLinks
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as wire
@@ -119,7 +119,7 @@ def test_a_worker_of_another_kind_is_not_waited_for() -> None:
     links = WorkerLinks()
     for kind, worker_id in (("noop", "noop-1"), ("browser", "browser-1")):
         hello = wire.Hello(worker_id=worker_id, capabilities=wire.Capabilities(kind=kind))
-        links.by_id[worker_id] = WorkerLink(hello, "s", 0.0, credits=1)
+        links.by_id[worker_id] = LocalLink(hello, "s", 0.0, credits=1)
     picked = links.pick(Wanted("browser", "noop-1"))
     assert picked is not None
     assert picked.worker_id == "browser-1"

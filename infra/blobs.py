@@ -204,6 +204,18 @@ async def shared_blobs(runtime: Runtime) -> AsyncGenerator[BlobStore]:
         yield blobs
 
 
+def damage_of(root: Path, digest: str) -> str:
+    """What is wrong with stored bytes, read to their end; empty when they are what was stored."""
+    digits, digester = digest_hex(digest), Digester()
+    try:
+        with (root / "b3" / digits[:2] / digits).open("rb") as source:
+            while piece := source.read(CHUNK):
+                digester.update(piece)
+    except OSError as error:
+        return error.strerror or str(error)
+    return "" if digester.digest() == digest else "the stored bytes are not what was stored"
+
+
 async def _pieces(data: bytes | AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
     if isinstance(data, bytes):
         yield data

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Noun] = {
     "templates": Noun("Show missions that need no model.", "templates"),
     "policy": Noun("Ask what policy says of an action.", "policy"),
     "audit": Noun("Verify the journals.", "audit"),
+    "db": Noun("Back up, restore, verify, migrate and move the database.", "db"),
     "serve": Noun("Run services of the control plane in this process.", "serve"),
     "worker": Noun("Run a worker in this process.", "worker"),
     "dashboard": Noun("Print the address of the dashboard, with the key to it.", "dashboard"),

@@ -25,7 +25,7 @@ def upgrade(connection: Connection) -> None:
     """
     config = Config()
     scripts = ScriptDirectory(str(SCRIPTS))
-    _refuse_newer(connection, scripts)
+    refuse_newer(connection, scripts)
 
     def missing(revision: object, _context: MigrationContext) -> object:
         # Alembic's own `upgrade` command calls it so; it has no public name.
@@ -38,7 +38,8 @@ def upgrade(connection: Connection) -> None:
         environment.run_migrations()
 
 
-def _refuse_newer(connection: Connection, scripts: ScriptDirectory) -> None:
+def refuse_newer(connection: Connection, scripts: ScriptDirectory) -> None:
+    """Raises Precondition DATABASE_TOO_NEW for a revision that these scripts do not have."""
     for revision in MigrationContext.configure(connection).get_current_heads():
         try:
             scripts.get_revision(revision)

@@ -7,8 +7,8 @@ systems. A NOTIFY takes a lock of the whole server at commit, so there is at mos
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import cast
 
@@ -133,6 +133,33 @@ async def open_postgres(
             yield database
     finally:
         await asyncio.to_thread(backend.close)
+
+
+@contextmanager
+def connection_to(url: URL) -> Generator[Connection]:
+    """One connection in autocommit, for a command that ends; errors of the server as a person should see them."""
+    try:
+        connection = connected(_engine(url, NullPool))
+        try:
+            yield connection
+        finally:
+            connection.close()
+    except (DBAPIError, psycopg.Error) as error:
+        failure = explained(error, name_of(url))
+        if failure is None:
+            raise
+        raise failure from error
+
+
+@contextmanager
+def migrating(url: URL) -> Generator[Connection]:
+    """A transaction in which nobody else migrates; it may take its time."""
+    with connection_to(url) as connection:
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
+        yield connection
+        connection.exec_driver_sql("COMMIT")
 
 
 def parsed(address: str) -> URL:

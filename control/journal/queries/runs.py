@@ -182,15 +182,11 @@ def log_generation(connection: Connection) -> int:
     return int(connection.execute(_GENERATION).scalar_one())
 
 
-def begin_generation(connection: Connection) -> int:
-    """Raise it; nobody owns a run any more."""
-    raised = (
-        update(journal_meta)
-        .where(journal_meta.c.name == LOG_GENERATION)
-        .values(value=journal_meta.c.value + 1)
-        .returning(journal_meta.c.value)
-    )
-    generation = int(connection.execute(raised).scalar_one())
+def begin_generation(connection: Connection, above: int = 0) -> int:
+    """Raise it, beyond `above` too; nobody owns a run any more."""
+    locked = _GENERATION.with_for_update()
+    generation = max(int(connection.execute(locked).scalar_one()), above) + 1
+    connection.execute(update(journal_meta).where(journal_meta.c.name == LOG_GENERATION).values(value=generation))
     connection.execute(update(runs).values(owner_node=None, owner_incarnation=None))
     connection.execute(delete(nodes))
     return generation

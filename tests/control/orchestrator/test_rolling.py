@@ -41,6 +41,7 @@ class Held(NoopExecutor):
     FIRST = 5
 
     def __init__(self, let_go: asyncio.Event) -> None:
+        super().__init__()
         self._let_go = let_go
         self._done = Counter[str]()
 

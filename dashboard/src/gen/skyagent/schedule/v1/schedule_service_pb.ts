@@ -8,18 +8,119 @@ import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobu
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb";
 import { file_google_api_annotations } from "../../../google/api/annotations_pb";
+import { file_google_api_field_behavior } from "../../../google/api/field_behavior_pb";
 import type { Duration, DurationJson, Timestamp, TimestampJson } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_skyagent_common_v1_options } from "../../common/v1/options_pb";
 import type { MissionSpec, MissionSpecJson } from "../../mission/v1/mission_pb";
 import { file_skyagent_mission_v1_mission } from "../../mission/v1/mission_pb";
+import type { RunPhase, RunPhaseJson } from "../../run/v1/event_pb";
+import { file_skyagent_run_v1_event } from "../../run/v1/event_pb";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file skyagent/schedule/v1/schedule_service.proto.
  */
 export const file_skyagent_schedule_v1_schedule_service: GenFile = /*@__PURE__*/
-  fileDesc("Citza3lhZ2VudC9zY2hlZHVsZS92MS9zY2hlZHVsZV9zZXJ2aWNlLnByb3RvEhRza3lhZ2VudC5zY2hlZHVsZS52MSLFBAoIU2NoZWR1bGUSEwoLc2NoZWR1bGVfaWQYASABKAkSGAoEbmFtZRgCIAEoCUIKukgHcgUQARiAARI2CgRzcGVjGAMgASgLMiAuc2t5YWdlbnQubWlzc2lvbi52MS5NaXNzaW9uU3BlY0IGukgDyAEBEhgKBGNyb24YBCABKAlCCLpIBXIDGIACSAASKAoCYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAASNAoFZXZlcnkYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCLpIBaoBAjIASAASIwoQYWZ0ZXJfbWlzc2lvbl9pZBgHIAEoCUIHukgEcgIYGkgAEhoKCXRpbWVfem9uZRgIIAEoCUIHukgEcgIYQBI+CgdvdmVybGFwGAkgASgOMiMuc2t5YWdlbnQuc2NoZWR1bGUudjEuT3ZlcmxhcFBvbGljeUIIukgFggECEAESPwoIY2F0Y2hfdXAYCiABKA4yIy5za3lhZ2VudC5zY2hlZHVsZS52MS5DYXRjaFVwUG9saWN5Qgi6SAWCAQIQARIzCgZqaXR0ZXIYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCLpIBaoBAjIAEg4KBnBhdXNlZBgMIAEoCBItCgluZXh0X3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhMKC2xhc3RfcnVuX2lkGA4gASgJQg0KBHdoZW4SBbpIAggBInIKFUNyZWF0ZVNjaGVkdWxlUmVxdWVzdBI4CghzY2hlZHVsZRgBIAEoCzIeLnNreWFnZW50LnNjaGVkdWxlLnYxLlNjaGVkdWxlQga6SAPIAQESHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQEiSgoWQ3JlYXRlU2NoZWR1bGVSZXNwb25zZRIwCghzY2hlZHVsZRgBIAEoCzIeLnNreWFnZW50LnNjaGVkdWxlLnYxLlNjaGVkdWxlIkoKEkdldFNjaGVkdWxlUmVxdWVzdBI0CgtzY2hlZHVsZV9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJHChNHZXRTY2hlZHVsZVJlc3BvbnNlEjAKCHNjaGVkdWxlGAEgASgLMh4uc2t5YWdlbnQuc2NoZWR1bGUudjEuU2NoZWR1bGUiUwoUTGlzdFNjaGVkdWxlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAEImMKFUxpc3RTY2hlZHVsZXNSZXNwb25zZRIxCglzY2hlZHVsZXMYASADKAsyHi5za3lhZ2VudC5zY2hlZHVsZS52MS5TY2hlZHVsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkihwEKFVVwZGF0ZVNjaGVkdWxlUmVxdWVzdBI0CgtzY2hlZHVsZV9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBI4CghzY2hlZHVsZRgCIAEoCzIeLnNreWFnZW50LnNjaGVkdWxlLnYxLlNjaGVkdWxlQga6SAPIAQEiSgoWVXBkYXRlU2NoZWR1bGVSZXNwb25zZRIwCghzY2hlZHVsZRgBIAEoCzIeLnNreWFnZW50LnNjaGVkdWxlLnYxLlNjaGVkdWxlIk0KFURlbGV0ZVNjaGVkdWxlUmVxdWVzdBI0CgtzY2hlZHVsZV9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCIYChZEZWxldGVTY2hlZHVsZVJlc3BvbnNlIm8KFlRyaWdnZXJTY2hlZHVsZVJlcXVlc3QSNAoLc2NoZWR1bGVfaWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQEiKQoXVHJpZ2dlclNjaGVkdWxlUmVzcG9uc2USDgoGcnVuX2lkGAEgASgJIlwKFFBhdXNlU2NoZWR1bGVSZXF1ZXN0EjQKC3NjaGVkdWxlX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEg4KBnBhdXNlZBgCIAEoCCJJChVQYXVzZVNjaGVkdWxlUmVzcG9uc2USMAoIc2NoZWR1bGUYASABKAsyHi5za3lhZ2VudC5zY2hlZHVsZS52MS5TY2hlZHVsZSqGAQoNT3ZlcmxhcFBvbGljeRIeChpPVkVSTEFQX1BPTElDWV9VTlNQRUNJRklFRBAAEhcKE09WRVJMQVBfUE9MSUNZX1NLSVAQARIYChRPVkVSTEFQX1BPTElDWV9RVUVVRRACEiIKHk9WRVJMQVBfUE9MSUNZX0NBTkNFTF9QUkVWSU9VUxADKnwKDUNhdGNoVXBQb2xpY3kSHwobQ0FUQ0hfVVBfUE9MSUNZX1VOU1BFQ0lGSUVEEAASFwoTQ0FUQ0hfVVBfUE9MSUNZX09ORRABEhcKE0NBVENIX1VQX1BPTElDWV9BTEwQAhIYChRDQVRDSF9VUF9QT0xJQ1lfTk9ORRADMqQICg9TY2hlZHVsZVNlcnZpY2USiQEKDkNyZWF0ZVNjaGVkdWxlEisuc2t5YWdlbnQuc2NoZWR1bGUudjEuQ3JlYXRlU2NoZWR1bGVSZXF1ZXN0Giwuc2t5YWdlbnQuc2NoZWR1bGUudjEuQ3JlYXRlU2NoZWR1bGVSZXNwb25zZSIciLUYAoLT5JMCEiINL3YxL3NjaGVkdWxlczoBKhKLAQoLR2V0U2NoZWR1bGUSKC5za3lhZ2VudC5zY2hlZHVsZS52MS5HZXRTY2hlZHVsZVJlcXVlc3QaKS5za3lhZ2VudC5zY2hlZHVsZS52MS5HZXRTY2hlZHVsZVJlc3BvbnNlIieItRgBgtPkkwIdEhsvdjEvc2NoZWR1bGVzL3tzY2hlZHVsZV9pZH0SgwEKDUxpc3RTY2hlZHVsZXMSKi5za3lhZ2VudC5zY2hlZHVsZS52MS5MaXN0U2NoZWR1bGVzUmVxdWVzdBorLnNreWFnZW50LnNjaGVkdWxlLnYxLkxpc3RTY2hlZHVsZXNSZXNwb25zZSIZiLUYAYLT5JMCDxINL3YxL3NjaGVkdWxlcxKXAQoOVXBkYXRlU2NoZWR1bGUSKy5za3lhZ2VudC5zY2hlZHVsZS52MS5VcGRhdGVTY2hlZHVsZVJlcXVlc3QaLC5za3lhZ2VudC5zY2hlZHVsZS52MS5VcGRhdGVTY2hlZHVsZVJlc3BvbnNlIiqItRgCgtPkkwIgGhsvdjEvc2NoZWR1bGVzL3tzY2hlZHVsZV9pZH06ASoSlAEKDkRlbGV0ZVNjaGVkdWxlEisuc2t5YWdlbnQuc2NoZWR1bGUudjEuRGVsZXRlU2NoZWR1bGVSZXF1ZXN0Giwuc2t5YWdlbnQuc2NoZWR1bGUudjEuRGVsZXRlU2NoZWR1bGVSZXNwb25zZSIniLUYAoLT5JMCHSobL3YxL3NjaGVkdWxlcy97c2NoZWR1bGVfaWR9EqIBCg9UcmlnZ2VyU2NoZWR1bGUSLC5za3lhZ2VudC5zY2hlZHVsZS52MS5UcmlnZ2VyU2NoZWR1bGVSZXF1ZXN0Gi0uc2t5YWdlbnQuc2NoZWR1bGUudjEuVHJpZ2dlclNjaGVkdWxlUmVzcG9uc2UiMoi1GAKC0+STAigiIy92MS9zY2hlZHVsZXMve3NjaGVkdWxlX2lkfTp0cmlnZ2VyOgEqEpoBCg1QYXVzZVNjaGVkdWxlEiouc2t5YWdlbnQuc2NoZWR1bGUudjEuUGF1c2VTY2hlZHVsZVJlcXVlc3QaKy5za3lhZ2VudC5zY2hlZHVsZS52MS5QYXVzZVNjaGVkdWxlUmVzcG9uc2UiMIi1GAKC0+STAiYiIS92MS9zY2hlZHVsZXMve3NjaGVkdWxlX2lkfTpwYXVzZToBKmIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_options, file_skyagent_mission_v1_mission]);
+  fileDesc("Citza3lhZ2VudC9zY2hlZHVsZS92MS9zY2hlZHVsZV9zZXJ2aWNlLnByb3RvEhRza3lhZ2VudC5zY2hlZHVsZS52MSJICgVBZnRlchI/CgttaXNzaW9uX2lkcxgBIAMoCUIqukgnkgEkCAEQIBgBIhxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kIkEKDEZpcmluZ0NvdW50cxIPCgdzdGFydGVkGAEgASgEEg8KB3NraXBwZWQYAiABKAQSDwoHcmVmdXNlZBgDIAEoBCKQBwoIU2NoZWR1bGUSEwoLc2NoZWR1bGVfaWQYASABKAkSGAoEbmFtZRgCIAEoCUIKukgHcgUQARiAARI2CgRzcGVjGAMgASgLMiAuc2t5YWdlbnQubWlzc2lvbi52MS5NaXNzaW9uU3BlY0IGukgDyAEBEhgKBGNyb24YBCABKAlCCLpIBXIDGIACSAASKAoCYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAASNAoFZXZlcnkYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCLpIBaoBAjIASAASIwoQYWZ0ZXJfbWlzc2lvbl9pZBgHIAEoCUIHukgEcgIYGkgAEiwKBWFmdGVyGA8gASgLMhsuc2t5YWdlbnQuc2NoZWR1bGUudjEuQWZ0ZXJIABIaCgl0aW1lX3pvbmUYCCABKAlCB7pIBHICGEASPgoHb3ZlcmxhcBgJIAEoDjIjLnNreWFnZW50LnNjaGVkdWxlLnYxLk92ZXJsYXBQb2xpY3lCCLpIBYIBAhABEj8KCGNhdGNoX3VwGAogASgOMiMuc2t5YWdlbnQuc2NoZWR1bGUudjEuQ2F0Y2hVcFBvbGljeUIIukgFggECEAESMwoGaml0dGVyGAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgi6SAWqAQIyABIOCgZwYXVzZWQYDCABKAgSMwoJbmV4dF90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIE4kEBAxIZCgtsYXN0X3J1bl9pZBgOIAEoCUIE4kEBAxIgCg5jYXRjaF91cF9saW1pdBgQIAEoDUIIukgFKgMY6AcSGAoKbWlzc2lvbl9pZBgRIAEoCUIE4kEBAxI1CgtjcmVhdGVfdGltZRgSIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBOJBAQMSFQoHY3JlYXRvchgTIAEoCUIE4kEBAxIVCgdyZWZ1c2FsGBQgASgJQgTiQQEDEjQKCnJldHJ5X3RpbWUYFSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgTiQQEDEjgKBmNvdW50cxgWIAEoCzIiLnNreWFnZW50LnNjaGVkdWxlLnYxLkZpcmluZ0NvdW50c0IE4kEBA0INCgR3aGVuEgW6SAIIASLfAgoGRmlyaW5nEhMKC3NjaGVkdWxlX2lkGAEgASgJEiwKCGR1ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgVjYXVzZRgDIAEoDjIhLnNreWFnZW50LnNjaGVkdWxlLnYxLkZpcmluZ0NhdXNlEjAKBXN0YXRlGAQgASgOMiEuc2t5YWdlbnQuc2NoZWR1bGUudjEuRmlyaW5nU3RhdGUSLgoKc3RhcnRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGcnVuX2lkGAYgASgJEiwKCXJ1bl9waGFzZRgHIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIOCgZyZWFzb24YCCABKAkSMAoMdGhyb3VnaF90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJyChVDcmVhdGVTY2hlZHVsZVJlcXVlc3QSOAoIc2NoZWR1bGUYASABKAsyHi5za3lhZ2VudC5zY2hlZHVsZS52MS5TY2hlZHVsZUIGukgDyAEBEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBIkoKFkNyZWF0ZVNjaGVkdWxlUmVzcG9uc2USMAoIc2NoZWR1bGUYASABKAsyHi5za3lhZ2VudC5zY2hlZHVsZS52MS5TY2hlZHVsZSJKChJHZXRTY2hlZHVsZVJlcXVlc3QSNAoLc2NoZWR1bGVfaWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQiRwoTR2V0U2NoZWR1bGVSZXNwb25zZRIwCghzY2hlZHVsZRgBIAEoCzIeLnNreWFnZW50LnNjaGVkdWxlLnYxLlNjaGVkdWxlIlMKFExpc3RTY2hlZHVsZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiABCJjChVMaXN0U2NoZWR1bGVzUmVzcG9uc2USMQoJc2NoZWR1bGVzGAEgAygLMh4uc2t5YWdlbnQuc2NoZWR1bGUudjEuU2NoZWR1bGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIocBChVVcGRhdGVTY2hlZHVsZVJlcXVlc3QSNAoLc2NoZWR1bGVfaWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSOAoIc2NoZWR1bGUYAiABKAsyHi5za3lhZ2VudC5zY2hlZHVsZS52MS5TY2hlZHVsZUIGukgDyAEBIkoKFlVwZGF0ZVNjaGVkdWxlUmVzcG9uc2USMAoIc2NoZWR1bGUYASABKAsyHi5za3lhZ2VudC5zY2hlZHVsZS52MS5TY2hlZHVsZSJNChVEZWxldGVTY2hlZHVsZVJlcXVlc3QSNAoLc2NoZWR1bGVfaWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQiGAoWRGVsZXRlU2NoZWR1bGVSZXNwb25zZSJvChZUcmlnZ2VyU2NoZWR1bGVSZXF1ZXN0EjQKC3NjaGVkdWxlX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBIikKF1RyaWdnZXJTY2hlZHVsZVJlc3BvbnNlEg4KBnJ1bl9pZBgBIAEoCSJgChRQYXVzZVNjaGVkdWxlUmVxdWVzdBI0CgtzY2hlZHVsZV9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBISCgZwYXVzZWQYAiABKAhCAhgBIkkKFVBhdXNlU2NoZWR1bGVSZXNwb25zZRIwCghzY2hlZHVsZRgBIAEoCzIeLnNreWFnZW50LnNjaGVkdWxlLnYxLlNjaGVkdWxlIk0KFVJlc3VtZVNjaGVkdWxlUmVxdWVzdBI0CgtzY2hlZHVsZV9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJKChZSZXN1bWVTY2hlZHVsZVJlc3BvbnNlEjAKCHNjaGVkdWxlGAEgASgLMh4uc2t5YWdlbnQuc2NoZWR1bGUudjEuU2NoZWR1bGUizgEKF0JhY2tmaWxsU2NoZWR1bGVSZXF1ZXN0EjQKC3NjaGVkdWxlX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEjYKCnN0YXJ0X3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESNAoIZW5kX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQga6SAPIAQESDwoHZHJ5X3J1bhgEIAEoCCJaChhCYWNrZmlsbFNjaGVkdWxlUmVzcG9uc2USLQoHZmlyaW5ncxgBIAMoCzIcLnNreWFnZW50LnNjaGVkdWxlLnYxLkZpcmluZxIPCgd3YWl0aW5nGAIgASgNIs0BChJMaXN0RmlyaW5nc1JlcXVlc3QSNAoLc2NoZWR1bGVfaWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSRAoGc3RhdGVzGAIgAygOMiEuc2t5YWdlbnQuc2NoZWR1bGUudjEuRmlyaW5nU3RhdGVCEbpIDpIBCxAIIgeCAQQQASAAEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiABCJdChNMaXN0RmlyaW5nc1Jlc3BvbnNlEi0KB2ZpcmluZ3MYASADKAsyHC5za3lhZ2VudC5zY2hlZHVsZS52MS5GaXJpbmcSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImYKE0xpc3REdWVUaW1lc1JlcXVlc3QSNAoLc2NoZWR1bGVfaWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSGQoFY291bnQYAiABKAVCCrpIBxoFGOgHKAAiWwoUTGlzdER1ZVRpbWVzUmVzcG9uc2USMAoJZHVlX3RpbWVzGAEgAygLMh0uc2t5YWdlbnQuc2NoZWR1bGUudjEuRHVlVGltZRIRCgl0aW1lX3pvbmUYAiABKAkiZwoHRHVlVGltZRIsCghkdWVfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqhgEKDU92ZXJsYXBQb2xpY3kSHgoaT1ZFUkxBUF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIXChNPVkVSTEFQX1BPTElDWV9TS0lQEAESGAoUT1ZFUkxBUF9QT0xJQ1lfUVVFVUUQAhIiCh5PVkVSTEFQX1BPTElDWV9DQU5DRUxfUFJFVklPVVMQAyp8Cg1DYXRjaFVwUG9saWN5Eh8KG0NBVENIX1VQX1BPTElDWV9VTlNQRUNJRklFRBAAEhcKE0NBVENIX1VQX1BPTElDWV9PTkUQARIXChNDQVRDSF9VUF9QT0xJQ1lfQUxMEAISGAoUQ0FUQ0hfVVBfUE9MSUNZX05PTkUQAyquAQoLRmlyaW5nU3RhdGUSHAoYRklSSU5HX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoURklSSU5HX1NUQVRFX1dBSVRJTkcQARIZChVGSVJJTkdfU1RBVEVfU1RBUlRJTkcQAhIYChRGSVJJTkdfU1RBVEVfU1RBUlRFRBADEhgKFEZJUklOR19TVEFURV9TS0lQUEVEEAQSGAoURklSSU5HX1NUQVRFX1JFRlVTRUQQBSqsAQoLRmlyaW5nQ2F1c2USHAoYRklSSU5HX0NBVVNFX1VOU1BFQ0lGSUVEEAASFQoRRklSSU5HX0NBVVNFX1RJTUUQARIZChVGSVJJTkdfQ0FVU0VfQ0FUQ0hfVVAQAhIZChVGSVJJTkdfQ0FVU0VfQkFDS0ZJTEwQAxIYChRGSVJJTkdfQ0FVU0VfVFJJR0dFUhAEEhgKFEZJUklOR19DQVVTRV9TVUNDRVNTEAUynw0KD1NjaGVkdWxlU2VydmljZRKJAQoOQ3JlYXRlU2NoZWR1bGUSKy5za3lhZ2VudC5zY2hlZHVsZS52MS5DcmVhdGVTY2hlZHVsZVJlcXVlc3QaLC5za3lhZ2VudC5zY2hlZHVsZS52MS5DcmVhdGVTY2hlZHVsZVJlc3BvbnNlIhyItRgCgtPkkwISIg0vdjEvc2NoZWR1bGVzOgEqEosBCgtHZXRTY2hlZHVsZRIoLnNreWFnZW50LnNjaGVkdWxlLnYxLkdldFNjaGVkdWxlUmVxdWVzdBopLnNreWFnZW50LnNjaGVkdWxlLnYxLkdldFNjaGVkdWxlUmVzcG9uc2UiJ4i1GAGC0+STAh0SGy92MS9zY2hlZHVsZXMve3NjaGVkdWxlX2lkfRKDAQoNTGlzdFNjaGVkdWxlcxIqLnNreWFnZW50LnNjaGVkdWxlLnYxLkxpc3RTY2hlZHVsZXNSZXF1ZXN0Gisuc2t5YWdlbnQuc2NoZWR1bGUudjEuTGlzdFNjaGVkdWxlc1Jlc3BvbnNlIhmItRgBgtPkkwIPEg0vdjEvc2NoZWR1bGVzEpcBCg5VcGRhdGVTY2hlZHVsZRIrLnNreWFnZW50LnNjaGVkdWxlLnYxLlVwZGF0ZVNjaGVkdWxlUmVxdWVzdBosLnNreWFnZW50LnNjaGVkdWxlLnYxLlVwZGF0ZVNjaGVkdWxlUmVzcG9uc2UiKoi1GAKC0+STAiAaGy92MS9zY2hlZHVsZXMve3NjaGVkdWxlX2lkfToBKhKUAQoORGVsZXRlU2NoZWR1bGUSKy5za3lhZ2VudC5zY2hlZHVsZS52MS5EZWxldGVTY2hlZHVsZVJlcXVlc3QaLC5za3lhZ2VudC5zY2hlZHVsZS52MS5EZWxldGVTY2hlZHVsZVJlc3BvbnNlIieItRgCgtPkkwIdKhsvdjEvc2NoZWR1bGVzL3tzY2hlZHVsZV9pZH0SogEKD1RyaWdnZXJTY2hlZHVsZRIsLnNreWFnZW50LnNjaGVkdWxlLnYxLlRyaWdnZXJTY2hlZHVsZVJlcXVlc3QaLS5za3lhZ2VudC5zY2hlZHVsZS52MS5UcmlnZ2VyU2NoZWR1bGVSZXNwb25zZSIyiLUYAoLT5JMCKCIjL3YxL3NjaGVkdWxlcy97c2NoZWR1bGVfaWR9OnRyaWdnZXI6ASoSmgEKDVBhdXNlU2NoZWR1bGUSKi5za3lhZ2VudC5zY2hlZHVsZS52MS5QYXVzZVNjaGVkdWxlUmVxdWVzdBorLnNreWFnZW50LnNjaGVkdWxlLnYxLlBhdXNlU2NoZWR1bGVSZXNwb25zZSIwiLUYAoLT5JMCJiIhL3YxL3NjaGVkdWxlcy97c2NoZWR1bGVfaWR9OnBhdXNlOgEqEp4BCg5SZXN1bWVTY2hlZHVsZRIrLnNreWFnZW50LnNjaGVkdWxlLnYxLlJlc3VtZVNjaGVkdWxlUmVxdWVzdBosLnNreWFnZW50LnNjaGVkdWxlLnYxLlJlc3VtZVNjaGVkdWxlUmVzcG9uc2UiMYi1GAKC0+STAiciIi92MS9zY2hlZHVsZXMve3NjaGVkdWxlX2lkfTpyZXN1bWU6ASoSpgEKEEJhY2tmaWxsU2NoZWR1bGUSLS5za3lhZ2VudC5zY2hlZHVsZS52MS5CYWNrZmlsbFNjaGVkdWxlUmVxdWVzdBouLnNreWFnZW50LnNjaGVkdWxlLnYxLkJhY2tmaWxsU2NoZWR1bGVSZXNwb25zZSIziLUYAoLT5JMCKSIkL3YxL3NjaGVkdWxlcy97c2NoZWR1bGVfaWR9OmJhY2tmaWxsOgEqEpMBCgtMaXN0RmlyaW5ncxIoLnNreWFnZW50LnNjaGVkdWxlLnYxLkxpc3RGaXJpbmdzUmVxdWVzdBopLnNreWFnZW50LnNjaGVkdWxlLnYxLkxpc3RGaXJpbmdzUmVzcG9uc2UiL4i1GAGC0+STAiUSIy92MS9zY2hlZHVsZXMve3NjaGVkdWxlX2lkfS9maXJpbmdzEpgBCgxMaXN0RHVlVGltZXMSKS5za3lhZ2VudC5zY2hlZHVsZS52MS5MaXN0RHVlVGltZXNSZXF1ZXN0Giouc2t5YWdlbnQuc2NoZWR1bGUudjEuTGlzdER1ZVRpbWVzUmVzcG9uc2UiMYi1GAGC0+STAicSJS92MS9zY2hlZHVsZXMve3NjaGVkdWxlX2lkfS9kdWUtdGltZXNiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_api_field_behavior, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_options, file_skyagent_mission_v1_mission, file_skyagent_run_v1_event]);
+
+/**
+ * Missions that must have succeeded.
+ *
+ * @generated from message skyagent.schedule.v1.After
+ */
+export type After = Message<"skyagent.schedule.v1.After"> & {
+  /**
+   * All of them must have succeeded since it fired last. With one mission it fires after each of its successes.
+   *
+   * @generated from field: repeated string mission_ids = 1;
+   */
+  missionIds: string[];
+};
+
+/**
+ * Missions that must have succeeded.
+ *
+ * @generated from message skyagent.schedule.v1.After
+ */
+export type AfterJson = {
+  /**
+   * All of them must have succeeded since it fired last. With one mission it fires after each of its successes.
+   *
+   * @generated from field: repeated string mission_ids = 1;
+   */
+  missionIds?: string[];
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.After.
+ * Use `create(AfterSchema)` to create a new message.
+ */
+export const AfterSchema: GenMessage<After, {jsonType: AfterJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 0);
+
+/**
+ * How often a schedule fired.
+ *
+ * @generated from message skyagent.schedule.v1.FiringCounts
+ */
+export type FiringCounts = Message<"skyagent.schedule.v1.FiringCounts"> & {
+  /**
+   * Runs that were started.
+   *
+   * @generated from field: uint64 started = 1;
+   */
+  started: bigint;
+
+  /**
+   * Due times that were left out.
+   *
+   * @generated from field: uint64 skipped = 2;
+   */
+  skipped: bigint;
+
+  /**
+   * Runs that were refused.
+   *
+   * @generated from field: uint64 refused = 3;
+   */
+  refused: bigint;
+};
+
+/**
+ * How often a schedule fired.
+ *
+ * @generated from message skyagent.schedule.v1.FiringCounts
+ */
+export type FiringCountsJson = {
+  /**
+   * Runs that were started.
+   *
+   * @generated from field: uint64 started = 1;
+   */
+  started?: string;
+
+  /**
+   * Due times that were left out.
+   *
+   * @generated from field: uint64 skipped = 2;
+   */
+  skipped?: string;
+
+  /**
+   * Runs that were refused.
+   *
+   * @generated from field: uint64 refused = 3;
+   */
+  refused?: string;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.FiringCounts.
+ * Use `create(FiringCountsSchema)` to create a new message.
+ */
+export const FiringCountsSchema: GenMessage<FiringCounts, {jsonType: FiringCountsJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 1);
 
 /**
  * When and what.
@@ -55,7 +156,9 @@ export type Schedule = Message<"skyagent.schedule.v1.Schedule"> & {
    */
   when: {
     /**
-     * Five-field cron expression, read in the time zone.
+     * Cron expression of five fields, read in the time zone as Debian's cron reads it: what falls into the hour that
+     * summer time skips starts right after it, and what falls into the hour that comes twice starts once, unless minute
+     * or hour begins with a star.
      *
      * @generated from field: string cron = 4;
      */
@@ -71,7 +174,7 @@ export type Schedule = Message<"skyagent.schedule.v1.Schedule"> & {
     case: "at";
   } | {
     /**
-     * Again and again, from the schedule's creation on.
+     * Again and again, from the schedule's creation or last change of its times on; at least a second.
      *
      * @generated from field: google.protobuf.Duration every = 6;
      */
@@ -85,6 +188,14 @@ export type Schedule = Message<"skyagent.schedule.v1.Schedule"> & {
      */
     value: string;
     case: "afterMissionId";
+  } | {
+    /**
+     * Whenever all of these missions have succeeded.
+     *
+     * @generated from field: skyagent.schedule.v1.After after = 15;
+     */
+    value: After;
+    case: "after";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -109,21 +220,21 @@ export type Schedule = Message<"skyagent.schedule.v1.Schedule"> & {
   catchUp: CatchUpPolicy;
 
   /**
-   * Random delay up to this, so that many schedules do not start at once.
+   * Delay up to this, so that many schedules do not start at once; the same for the same due time.
    *
    * @generated from field: google.protobuf.Duration jitter = 11;
    */
   jitter?: Duration | undefined;
 
   /**
-   * Whether its times are stopped.
+   * Whether it is stopped. May be given at creation; afterwards PauseSchedule and ResumeSchedule change it.
    *
    * @generated from field: bool paused = 12;
    */
   paused: boolean;
 
   /**
-   * Next due time.
+   * Next due time, before its jitter; empty when there is none.
    *
    * @generated from field: google.protobuf.Timestamp next_time = 13;
    */
@@ -135,6 +246,55 @@ export type Schedule = Message<"skyagent.schedule.v1.Schedule"> & {
    * @generated from field: string last_run_id = 14;
    */
   lastRunId: string;
+
+  /**
+   * How many of the times that passed unseen are started at most with ALL; 0 means 100.
+   *
+   * @generated from field: uint32 catch_up_limit = 16;
+   */
+  catchUpLimit: number;
+
+  /**
+   * The mission whose runs it starts; other schedules may wait for it.
+   *
+   * @generated from field: string mission_id = 17;
+   */
+  missionId: string;
+
+  /**
+   * When it was created.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 18;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * Who created it; its runs are in their name.
+   *
+   * @generated from field: string creator = 19;
+   */
+  creator: string;
+
+  /**
+   * Why its latest run was refused; empty once one was started again.
+   *
+   * @generated from field: string refusal = 20;
+   */
+  refusal: string;
+
+  /**
+   * Until when nothing is started because of refusals, longer each time.
+   *
+   * @generated from field: google.protobuf.Timestamp retry_time = 21;
+   */
+  retryTime?: Timestamp | undefined;
+
+  /**
+   * What became of its due times so far.
+   *
+   * @generated from field: skyagent.schedule.v1.FiringCounts counts = 22;
+   */
+  counts?: FiringCounts | undefined;
 };
 
 /**
@@ -165,7 +325,9 @@ export type ScheduleJson = {
   spec?: MissionSpecJson;
 
   /**
-   * Five-field cron expression, read in the time zone.
+   * Cron expression of five fields, read in the time zone as Debian's cron reads it: what falls into the hour that
+   * summer time skips starts right after it, and what falls into the hour that comes twice starts once, unless minute
+   * or hour begins with a star.
    *
    * @generated from field: string cron = 4;
    */
@@ -179,7 +341,7 @@ export type ScheduleJson = {
   at?: TimestampJson;
 
   /**
-   * Again and again, from the schedule's creation on.
+   * Again and again, from the schedule's creation or last change of its times on; at least a second.
    *
    * @generated from field: google.protobuf.Duration every = 6;
    */
@@ -191,6 +353,13 @@ export type ScheduleJson = {
    * @generated from field: string after_mission_id = 7;
    */
   afterMissionId?: string;
+
+  /**
+   * Whenever all of these missions have succeeded.
+   *
+   * @generated from field: skyagent.schedule.v1.After after = 15;
+   */
+  after?: AfterJson;
 
   /**
    * IANA time zone, for instance "Europe/Berlin"; empty means UTC.
@@ -214,21 +383,21 @@ export type ScheduleJson = {
   catchUp?: CatchUpPolicyJson;
 
   /**
-   * Random delay up to this, so that many schedules do not start at once.
+   * Delay up to this, so that many schedules do not start at once; the same for the same due time.
    *
    * @generated from field: google.protobuf.Duration jitter = 11;
    */
   jitter?: DurationJson;
 
   /**
-   * Whether its times are stopped.
+   * Whether it is stopped. May be given at creation; afterwards PauseSchedule and ResumeSchedule change it.
    *
    * @generated from field: bool paused = 12;
    */
   paused?: boolean;
 
   /**
-   * Next due time.
+   * Next due time, before its jitter; empty when there is none.
    *
    * @generated from field: google.protobuf.Timestamp next_time = 13;
    */
@@ -240,6 +409,55 @@ export type ScheduleJson = {
    * @generated from field: string last_run_id = 14;
    */
   lastRunId?: string;
+
+  /**
+   * How many of the times that passed unseen are started at most with ALL; 0 means 100.
+   *
+   * @generated from field: uint32 catch_up_limit = 16;
+   */
+  catchUpLimit?: number;
+
+  /**
+   * The mission whose runs it starts; other schedules may wait for it.
+   *
+   * @generated from field: string mission_id = 17;
+   */
+  missionId?: string;
+
+  /**
+   * When it was created.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 18;
+   */
+  createTime?: TimestampJson;
+
+  /**
+   * Who created it; its runs are in their name.
+   *
+   * @generated from field: string creator = 19;
+   */
+  creator?: string;
+
+  /**
+   * Why its latest run was refused; empty once one was started again.
+   *
+   * @generated from field: string refusal = 20;
+   */
+  refusal?: string;
+
+  /**
+   * Until when nothing is started because of refusals, longer each time.
+   *
+   * @generated from field: google.protobuf.Timestamp retry_time = 21;
+   */
+  retryTime?: TimestampJson;
+
+  /**
+   * What became of its due times so far.
+   *
+   * @generated from field: skyagent.schedule.v1.FiringCounts counts = 22;
+   */
+  counts?: FiringCountsJson;
 };
 
 /**
@@ -247,7 +465,154 @@ export type ScheduleJson = {
  * Use `create(ScheduleSchema)` to create a new message.
  */
 export const ScheduleSchema: GenMessage<Schedule, {jsonType: ScheduleJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 0);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 2);
+
+/**
+ * A due time, and what became of it.
+ *
+ * @generated from message skyagent.schedule.v1.Firing
+ */
+export type Firing = Message<"skyagent.schedule.v1.Firing"> & {
+  /**
+   * The schedule.
+   *
+   * @generated from field: string schedule_id = 1;
+   */
+  scheduleId: string;
+
+  /**
+   * When it was due: a time of the schedule, the moment of the trigger, or when the last of the missions had succeeded.
+   *
+   * @generated from field: google.protobuf.Timestamp due_time = 2;
+   */
+  dueTime?: Timestamp | undefined;
+
+  /**
+   * What made it due.
+   *
+   * @generated from field: skyagent.schedule.v1.FiringCause cause = 3;
+   */
+  cause: FiringCause;
+
+  /**
+   * What became of it.
+   *
+   * @generated from field: skyagent.schedule.v1.FiringState state = 4;
+   */
+  state: FiringState;
+
+  /**
+   * When its run was started.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 5;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * Its run.
+   *
+   * @generated from field: string run_id = 6;
+   */
+  runId: string;
+
+  /**
+   * How that run stands.
+   *
+   * @generated from field: skyagent.run.v1.RunPhase run_phase = 7;
+   */
+  runPhase: RunPhase;
+
+  /**
+   * Why it waits, was left out or refused.
+   *
+   * @generated from field: string reason = 8;
+   */
+  reason: string;
+
+  /**
+   * When it stands for several due times that were left out: the last of them.
+   *
+   * @generated from field: google.protobuf.Timestamp through_time = 9;
+   */
+  throughTime?: Timestamp | undefined;
+};
+
+/**
+ * A due time, and what became of it.
+ *
+ * @generated from message skyagent.schedule.v1.Firing
+ */
+export type FiringJson = {
+  /**
+   * The schedule.
+   *
+   * @generated from field: string schedule_id = 1;
+   */
+  scheduleId?: string;
+
+  /**
+   * When it was due: a time of the schedule, the moment of the trigger, or when the last of the missions had succeeded.
+   *
+   * @generated from field: google.protobuf.Timestamp due_time = 2;
+   */
+  dueTime?: TimestampJson;
+
+  /**
+   * What made it due.
+   *
+   * @generated from field: skyagent.schedule.v1.FiringCause cause = 3;
+   */
+  cause?: FiringCauseJson;
+
+  /**
+   * What became of it.
+   *
+   * @generated from field: skyagent.schedule.v1.FiringState state = 4;
+   */
+  state?: FiringStateJson;
+
+  /**
+   * When its run was started.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 5;
+   */
+  startTime?: TimestampJson;
+
+  /**
+   * Its run.
+   *
+   * @generated from field: string run_id = 6;
+   */
+  runId?: string;
+
+  /**
+   * How that run stands.
+   *
+   * @generated from field: skyagent.run.v1.RunPhase run_phase = 7;
+   */
+  runPhase?: RunPhaseJson;
+
+  /**
+   * Why it waits, was left out or refused.
+   *
+   * @generated from field: string reason = 8;
+   */
+  reason?: string;
+
+  /**
+   * When it stands for several due times that were left out: the last of them.
+   *
+   * @generated from field: google.protobuf.Timestamp through_time = 9;
+   */
+  throughTime?: TimestampJson;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.Firing.
+ * Use `create(FiringSchema)` to create a new message.
+ */
+export const FiringSchema: GenMessage<Firing, {jsonType: FiringJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 3);
 
 /**
  * What to create.
@@ -296,7 +661,7 @@ export type CreateScheduleRequestJson = {
  * Use `create(CreateScheduleRequestSchema)` to create a new message.
  */
 export const CreateScheduleRequestSchema: GenMessage<CreateScheduleRequest, {jsonType: CreateScheduleRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 1);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 4);
 
 /**
  * What was created.
@@ -331,7 +696,7 @@ export type CreateScheduleResponseJson = {
  * Use `create(CreateScheduleResponseSchema)` to create a new message.
  */
 export const CreateScheduleResponseSchema: GenMessage<CreateScheduleResponse, {jsonType: CreateScheduleResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 2);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 5);
 
 /**
  * Which schedule.
@@ -366,7 +731,7 @@ export type GetScheduleRequestJson = {
  * Use `create(GetScheduleRequestSchema)` to create a new message.
  */
 export const GetScheduleRequestSchema: GenMessage<GetScheduleRequest, {jsonType: GetScheduleRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 3);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 6);
 
 /**
  * The schedule.
@@ -401,7 +766,7 @@ export type GetScheduleResponseJson = {
  * Use `create(GetScheduleResponseSchema)` to create a new message.
  */
 export const GetScheduleResponseSchema: GenMessage<GetScheduleResponse, {jsonType: GetScheduleResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 4);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 7);
 
 /**
  * Which schedules.
@@ -450,7 +815,7 @@ export type ListSchedulesRequestJson = {
  * Use `create(ListSchedulesRequestSchema)` to create a new message.
  */
 export const ListSchedulesRequestSchema: GenMessage<ListSchedulesRequest, {jsonType: ListSchedulesRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 5);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 8);
 
 /**
  * A page of schedules.
@@ -499,7 +864,7 @@ export type ListSchedulesResponseJson = {
  * Use `create(ListSchedulesResponseSchema)` to create a new message.
  */
 export const ListSchedulesResponseSchema: GenMessage<ListSchedulesResponse, {jsonType: ListSchedulesResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 6);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 9);
 
 /**
  * What to replace.
@@ -548,7 +913,7 @@ export type UpdateScheduleRequestJson = {
  * Use `create(UpdateScheduleRequestSchema)` to create a new message.
  */
 export const UpdateScheduleRequestSchema: GenMessage<UpdateScheduleRequest, {jsonType: UpdateScheduleRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 7);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 10);
 
 /**
  * What it became.
@@ -583,7 +948,7 @@ export type UpdateScheduleResponseJson = {
  * Use `create(UpdateScheduleResponseSchema)` to create a new message.
  */
 export const UpdateScheduleResponseSchema: GenMessage<UpdateScheduleResponse, {jsonType: UpdateScheduleResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 8);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 11);
 
 /**
  * Which schedule to delete.
@@ -618,7 +983,7 @@ export type DeleteScheduleRequestJson = {
  * Use `create(DeleteScheduleRequestSchema)` to create a new message.
  */
 export const DeleteScheduleRequestSchema: GenMessage<DeleteScheduleRequest, {jsonType: DeleteScheduleRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 9);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 12);
 
 /**
  * It is deleted.
@@ -641,7 +1006,7 @@ export type DeleteScheduleResponseJson = {
  * Use `create(DeleteScheduleResponseSchema)` to create a new message.
  */
 export const DeleteScheduleResponseSchema: GenMessage<DeleteScheduleResponse, {jsonType: DeleteScheduleResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 10);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 13);
 
 /**
  * Which schedule to trigger.
@@ -690,7 +1055,7 @@ export type TriggerScheduleRequestJson = {
  * Use `create(TriggerScheduleRequestSchema)` to create a new message.
  */
 export const TriggerScheduleRequestSchema: GenMessage<TriggerScheduleRequest, {jsonType: TriggerScheduleRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 11);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 14);
 
 /**
  * What was started.
@@ -725,10 +1090,10 @@ export type TriggerScheduleResponseJson = {
  * Use `create(TriggerScheduleResponseSchema)` to create a new message.
  */
 export const TriggerScheduleResponseSchema: GenMessage<TriggerScheduleResponse, {jsonType: TriggerScheduleResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 12);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 15);
 
 /**
- * Which schedule to stop or restart.
+ * Which schedule to stop.
  *
  * @generated from message skyagent.schedule.v1.PauseScheduleRequest
  */
@@ -741,15 +1106,16 @@ export type PauseScheduleRequest = Message<"skyagent.schedule.v1.PauseScheduleRe
   scheduleId: string;
 
   /**
-   * Stop, or restart.
+   * Has no meaning: to restart there is ResumeSchedule, so that a body without this field cannot restart anything.
    *
-   * @generated from field: bool paused = 2;
+   * @generated from field: bool paused = 2 [deprecated = true];
+   * @deprecated
    */
   paused: boolean;
 };
 
 /**
- * Which schedule to stop or restart.
+ * Which schedule to stop.
  *
  * @generated from message skyagent.schedule.v1.PauseScheduleRequest
  */
@@ -762,9 +1128,10 @@ export type PauseScheduleRequestJson = {
   scheduleId?: string;
 
   /**
-   * Stop, or restart.
+   * Has no meaning: to restart there is ResumeSchedule, so that a body without this field cannot restart anything.
    *
-   * @generated from field: bool paused = 2;
+   * @generated from field: bool paused = 2 [deprecated = true];
+   * @deprecated
    */
   paused?: boolean;
 };
@@ -774,7 +1141,7 @@ export type PauseScheduleRequestJson = {
  * Use `create(PauseScheduleRequestSchema)` to create a new message.
  */
 export const PauseScheduleRequestSchema: GenMessage<PauseScheduleRequest, {jsonType: PauseScheduleRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 13);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 16);
 
 /**
  * The schedule as it is now.
@@ -809,7 +1176,476 @@ export type PauseScheduleResponseJson = {
  * Use `create(PauseScheduleResponseSchema)` to create a new message.
  */
 export const PauseScheduleResponseSchema: GenMessage<PauseScheduleResponse, {jsonType: PauseScheduleResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_schedule_v1_schedule_service, 14);
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 17);
+
+/**
+ * Which schedule to let go on.
+ *
+ * @generated from message skyagent.schedule.v1.ResumeScheduleRequest
+ */
+export type ResumeScheduleRequest = Message<"skyagent.schedule.v1.ResumeScheduleRequest"> & {
+  /**
+   * Its id.
+   *
+   * @generated from field: string schedule_id = 1;
+   */
+  scheduleId: string;
+};
+
+/**
+ * Which schedule to let go on.
+ *
+ * @generated from message skyagent.schedule.v1.ResumeScheduleRequest
+ */
+export type ResumeScheduleRequestJson = {
+  /**
+   * Its id.
+   *
+   * @generated from field: string schedule_id = 1;
+   */
+  scheduleId?: string;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.ResumeScheduleRequest.
+ * Use `create(ResumeScheduleRequestSchema)` to create a new message.
+ */
+export const ResumeScheduleRequestSchema: GenMessage<ResumeScheduleRequest, {jsonType: ResumeScheduleRequestJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 18);
+
+/**
+ * The schedule as it is now.
+ *
+ * @generated from message skyagent.schedule.v1.ResumeScheduleResponse
+ */
+export type ResumeScheduleResponse = Message<"skyagent.schedule.v1.ResumeScheduleResponse"> & {
+  /**
+   * The schedule.
+   *
+   * @generated from field: skyagent.schedule.v1.Schedule schedule = 1;
+   */
+  schedule?: Schedule | undefined;
+};
+
+/**
+ * The schedule as it is now.
+ *
+ * @generated from message skyagent.schedule.v1.ResumeScheduleResponse
+ */
+export type ResumeScheduleResponseJson = {
+  /**
+   * The schedule.
+   *
+   * @generated from field: skyagent.schedule.v1.Schedule schedule = 1;
+   */
+  schedule?: ScheduleJson;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.ResumeScheduleResponse.
+ * Use `create(ResumeScheduleResponseSchema)` to create a new message.
+ */
+export const ResumeScheduleResponseSchema: GenMessage<ResumeScheduleResponse, {jsonType: ResumeScheduleResponseJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 19);
+
+/**
+ * Which due times to start.
+ *
+ * @generated from message skyagent.schedule.v1.BackfillScheduleRequest
+ */
+export type BackfillScheduleRequest = Message<"skyagent.schedule.v1.BackfillScheduleRequest"> & {
+  /**
+   * The schedule.
+   *
+   * @generated from field: string schedule_id = 1;
+   */
+  scheduleId: string;
+
+  /**
+   * From this moment on.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 2;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * Up to this moment, which lies in the past. The range may have at most 1,000 due times.
+   *
+   * @generated from field: google.protobuf.Timestamp end_time = 3;
+   */
+  endTime?: Timestamp | undefined;
+
+  /**
+   * Only say what would be started.
+   *
+   * @generated from field: bool dry_run = 4;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Which due times to start.
+ *
+ * @generated from message skyagent.schedule.v1.BackfillScheduleRequest
+ */
+export type BackfillScheduleRequestJson = {
+  /**
+   * The schedule.
+   *
+   * @generated from field: string schedule_id = 1;
+   */
+  scheduleId?: string;
+
+  /**
+   * From this moment on.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 2;
+   */
+  startTime?: TimestampJson;
+
+  /**
+   * Up to this moment, which lies in the past. The range may have at most 1,000 due times.
+   *
+   * @generated from field: google.protobuf.Timestamp end_time = 3;
+   */
+  endTime?: TimestampJson;
+
+  /**
+   * Only say what would be started.
+   *
+   * @generated from field: bool dry_run = 4;
+   */
+  dryRun?: boolean;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.BackfillScheduleRequest.
+ * Use `create(BackfillScheduleRequestSchema)` to create a new message.
+ */
+export const BackfillScheduleRequestSchema: GenMessage<BackfillScheduleRequest, {jsonType: BackfillScheduleRequestJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 20);
+
+/**
+ * What is started, or would be.
+ *
+ * @generated from message skyagent.schedule.v1.BackfillScheduleResponse
+ */
+export type BackfillScheduleResponse = Message<"skyagent.schedule.v1.BackfillScheduleResponse"> & {
+  /**
+   * Each due time of the range in order: WAITING is to be started, everything else stays as it was.
+   *
+   * @generated from field: repeated skyagent.schedule.v1.Firing firings = 1;
+   */
+  firings: Firing[];
+
+  /**
+   * How many are to be started.
+   *
+   * @generated from field: uint32 waiting = 2;
+   */
+  waiting: number;
+};
+
+/**
+ * What is started, or would be.
+ *
+ * @generated from message skyagent.schedule.v1.BackfillScheduleResponse
+ */
+export type BackfillScheduleResponseJson = {
+  /**
+   * Each due time of the range in order: WAITING is to be started, everything else stays as it was.
+   *
+   * @generated from field: repeated skyagent.schedule.v1.Firing firings = 1;
+   */
+  firings?: FiringJson[];
+
+  /**
+   * How many are to be started.
+   *
+   * @generated from field: uint32 waiting = 2;
+   */
+  waiting?: number;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.BackfillScheduleResponse.
+ * Use `create(BackfillScheduleResponseSchema)` to create a new message.
+ */
+export const BackfillScheduleResponseSchema: GenMessage<BackfillScheduleResponse, {jsonType: BackfillScheduleResponseJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 21);
+
+/**
+ * Which firings.
+ *
+ * @generated from message skyagent.schedule.v1.ListFiringsRequest
+ */
+export type ListFiringsRequest = Message<"skyagent.schedule.v1.ListFiringsRequest"> & {
+  /**
+   * The schedule.
+   *
+   * @generated from field: string schedule_id = 1;
+   */
+  scheduleId: string;
+
+  /**
+   * Only these states; none means all.
+   *
+   * @generated from field: repeated skyagent.schedule.v1.FiringState states = 2;
+   */
+  states: FiringState[];
+
+  /**
+   * How many at most; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * From an earlier answer.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Which firings.
+ *
+ * @generated from message skyagent.schedule.v1.ListFiringsRequest
+ */
+export type ListFiringsRequestJson = {
+  /**
+   * The schedule.
+   *
+   * @generated from field: string schedule_id = 1;
+   */
+  scheduleId?: string;
+
+  /**
+   * Only these states; none means all.
+   *
+   * @generated from field: repeated skyagent.schedule.v1.FiringState states = 2;
+   */
+  states?: FiringStateJson[];
+
+  /**
+   * How many at most; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 3;
+   */
+  pageSize?: number;
+
+  /**
+   * From an earlier answer.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken?: string;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.ListFiringsRequest.
+ * Use `create(ListFiringsRequestSchema)` to create a new message.
+ */
+export const ListFiringsRequestSchema: GenMessage<ListFiringsRequest, {jsonType: ListFiringsRequestJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 22);
+
+/**
+ * A page of firings.
+ *
+ * @generated from message skyagent.schedule.v1.ListFiringsResponse
+ */
+export type ListFiringsResponse = Message<"skyagent.schedule.v1.ListFiringsResponse"> & {
+  /**
+   * The firings, the latest due time first. The latest 1,000 of a schedule are kept, and all that wait.
+   *
+   * @generated from field: repeated skyagent.schedule.v1.Firing firings = 1;
+   */
+  firings: Firing[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * A page of firings.
+ *
+ * @generated from message skyagent.schedule.v1.ListFiringsResponse
+ */
+export type ListFiringsResponseJson = {
+  /**
+   * The firings, the latest due time first. The latest 1,000 of a schedule are kept, and all that wait.
+   *
+   * @generated from field: repeated skyagent.schedule.v1.Firing firings = 1;
+   */
+  firings?: FiringJson[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken?: string;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.ListFiringsResponse.
+ * Use `create(ListFiringsResponseSchema)` to create a new message.
+ */
+export const ListFiringsResponseSchema: GenMessage<ListFiringsResponse, {jsonType: ListFiringsResponseJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 23);
+
+/**
+ * Which due times.
+ *
+ * @generated from message skyagent.schedule.v1.ListDueTimesRequest
+ */
+export type ListDueTimesRequest = Message<"skyagent.schedule.v1.ListDueTimesRequest"> & {
+  /**
+   * The schedule.
+   *
+   * @generated from field: string schedule_id = 1;
+   */
+  scheduleId: string;
+
+  /**
+   * How many at most; 0 means 10.
+   *
+   * @generated from field: int32 count = 2;
+   */
+  count: number;
+};
+
+/**
+ * Which due times.
+ *
+ * @generated from message skyagent.schedule.v1.ListDueTimesRequest
+ */
+export type ListDueTimesRequestJson = {
+  /**
+   * The schedule.
+   *
+   * @generated from field: string schedule_id = 1;
+   */
+  scheduleId?: string;
+
+  /**
+   * How many at most; 0 means 10.
+   *
+   * @generated from field: int32 count = 2;
+   */
+  count?: number;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.ListDueTimesRequest.
+ * Use `create(ListDueTimesRequestSchema)` to create a new message.
+ */
+export const ListDueTimesRequestSchema: GenMessage<ListDueTimesRequest, {jsonType: ListDueTimesRequestJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 24);
+
+/**
+ * Due times to come, as if the schedule were not paused.
+ *
+ * @generated from message skyagent.schedule.v1.ListDueTimesResponse
+ */
+export type ListDueTimesResponse = Message<"skyagent.schedule.v1.ListDueTimesResponse"> & {
+  /**
+   * In order; none when it waits for other missions.
+   *
+   * @generated from field: repeated skyagent.schedule.v1.DueTime due_times = 1;
+   */
+  dueTimes: DueTime[];
+
+  /**
+   * The zone in which they are meant.
+   *
+   * @generated from field: string time_zone = 2;
+   */
+  timeZone: string;
+};
+
+/**
+ * Due times to come, as if the schedule were not paused.
+ *
+ * @generated from message skyagent.schedule.v1.ListDueTimesResponse
+ */
+export type ListDueTimesResponseJson = {
+  /**
+   * In order; none when it waits for other missions.
+   *
+   * @generated from field: repeated skyagent.schedule.v1.DueTime due_times = 1;
+   */
+  dueTimes?: DueTimeJson[];
+
+  /**
+   * The zone in which they are meant.
+   *
+   * @generated from field: string time_zone = 2;
+   */
+  timeZone?: string;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.ListDueTimesResponse.
+ * Use `create(ListDueTimesResponseSchema)` to create a new message.
+ */
+export const ListDueTimesResponseSchema: GenMessage<ListDueTimesResponse, {jsonType: ListDueTimesResponseJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 25);
+
+/**
+ * A due time to come.
+ *
+ * @generated from message skyagent.schedule.v1.DueTime
+ */
+export type DueTime = Message<"skyagent.schedule.v1.DueTime"> & {
+  /**
+   * When it is due.
+   *
+   * @generated from field: google.protobuf.Timestamp due_time = 1;
+   */
+  dueTime?: Timestamp | undefined;
+
+  /**
+   * When it is started: later than due by its jitter.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 2;
+   */
+  startTime?: Timestamp | undefined;
+};
+
+/**
+ * A due time to come.
+ *
+ * @generated from message skyagent.schedule.v1.DueTime
+ */
+export type DueTimeJson = {
+  /**
+   * When it is due.
+   *
+   * @generated from field: google.protobuf.Timestamp due_time = 1;
+   */
+  dueTime?: TimestampJson;
+
+  /**
+   * When it is started: later than due by its jitter.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 2;
+   */
+  startTime?: TimestampJson;
+};
+
+/**
+ * Describes the message skyagent.schedule.v1.DueTime.
+ * Use `create(DueTimeSchema)` to create a new message.
+ */
+export const DueTimeSchema: GenMessage<DueTime, {jsonType: DueTimeJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_schedule_v1_schedule_service, 26);
 
 /**
  * What happens when a run is still under way at the next due time.
@@ -873,14 +1709,14 @@ export enum CatchUpPolicy {
   UNSPECIFIED = 0,
 
   /**
-   * Start once for all of them.
+   * Start once for all of them: for the latest.
    *
    * @generated from enum value: CATCH_UP_POLICY_ONE = 1;
    */
   ONE = 1,
 
   /**
-   * Start once for each.
+   * Start once for each, one after the other; for the latest catch_up_limit of them.
    *
    * @generated from enum value: CATCH_UP_POLICY_ALL = 2;
    */
@@ -908,13 +1744,138 @@ export const CatchUpPolicySchema: GenEnum<CatchUpPolicy, CatchUpPolicyJson> = /*
   enumDesc(file_skyagent_schedule_v1_schedule_service, 1);
 
 /**
+ * What became of a due time.
+ *
+ * @generated from enum skyagent.schedule.v1.FiringState
+ */
+export enum FiringState {
+  /**
+   * Never valid.
+   *
+   * @generated from enum value: FIRING_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Its turn has not come; the reason says what it waits for.
+   *
+   * @generated from enum value: FIRING_STATE_WAITING = 1;
+   */
+  WAITING = 1,
+
+  /**
+   * Its run is being started; the reason says what went wrong so far.
+   *
+   * @generated from enum value: FIRING_STATE_STARTING = 2;
+   */
+  STARTING = 2,
+
+  /**
+   * It has a run.
+   *
+   * @generated from enum value: FIRING_STATE_STARTED = 3;
+   */
+  STARTED = 3,
+
+  /**
+   * It was left out; the reason says why.
+   *
+   * @generated from enum value: FIRING_STATE_SKIPPED = 4;
+   */
+  SKIPPED = 4,
+
+  /**
+   * Its run was refused; the reason says why.
+   *
+   * @generated from enum value: FIRING_STATE_REFUSED = 5;
+   */
+  REFUSED = 5,
+}
+
+/**
+ * What became of a due time.
+ *
+ * @generated from enum skyagent.schedule.v1.FiringState
+ */
+export type FiringStateJson = "FIRING_STATE_UNSPECIFIED" | "FIRING_STATE_WAITING" | "FIRING_STATE_STARTING" | "FIRING_STATE_STARTED" | "FIRING_STATE_SKIPPED" | "FIRING_STATE_REFUSED";
+
+/**
+ * Describes the enum skyagent.schedule.v1.FiringState.
+ */
+export const FiringStateSchema: GenEnum<FiringState, FiringStateJson> = /*@__PURE__*/
+  enumDesc(file_skyagent_schedule_v1_schedule_service, 2);
+
+/**
+ * What made a schedule fire.
+ *
+ * @generated from enum skyagent.schedule.v1.FiringCause
+ */
+export enum FiringCause {
+  /**
+   * Never valid.
+   *
+   * @generated from enum value: FIRING_CAUSE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Its time came.
+   *
+   * @generated from enum value: FIRING_CAUSE_TIME = 1;
+   */
+  TIME = 1,
+
+  /**
+   * Its time passed while no scheduler ran.
+   *
+   * @generated from enum value: FIRING_CAUSE_CATCH_UP = 2;
+   */
+  CATCH_UP = 2,
+
+  /**
+   * BackfillSchedule.
+   *
+   * @generated from enum value: FIRING_CAUSE_BACKFILL = 3;
+   */
+  BACKFILL = 3,
+
+  /**
+   * TriggerSchedule.
+   *
+   * @generated from enum value: FIRING_CAUSE_TRIGGER = 4;
+   */
+  TRIGGER = 4,
+
+  /**
+   * Other missions succeeded.
+   *
+   * @generated from enum value: FIRING_CAUSE_SUCCESS = 5;
+   */
+  SUCCESS = 5,
+}
+
+/**
+ * What made a schedule fire.
+ *
+ * @generated from enum skyagent.schedule.v1.FiringCause
+ */
+export type FiringCauseJson = "FIRING_CAUSE_UNSPECIFIED" | "FIRING_CAUSE_TIME" | "FIRING_CAUSE_CATCH_UP" | "FIRING_CAUSE_BACKFILL" | "FIRING_CAUSE_TRIGGER" | "FIRING_CAUSE_SUCCESS";
+
+/**
+ * Describes the enum skyagent.schedule.v1.FiringCause.
+ */
+export const FiringCauseSchema: GenEnum<FiringCause, FiringCauseJson> = /*@__PURE__*/
+  enumDesc(file_skyagent_schedule_v1_schedule_service, 3);
+
+/**
  * Keeps schedules; each due time starts a mission once, however many schedulers run.
  *
  * @generated from service skyagent.schedule.v1.ScheduleService
  */
 export const ScheduleService: GenService<{
   /**
-   * Creates a schedule. The same request_id returns the same schedule.
+   * Creates a schedule and the mission that it starts. What could not run is refused here, as CreateMission would refuse
+   * it. The same request_id returns the same schedule.
    *
    * @generated from rpc skyagent.schedule.v1.ScheduleService.CreateSchedule
    */
@@ -944,7 +1905,7 @@ export const ScheduleService: GenService<{
     output: typeof ListSchedulesResponseSchema;
   },
   /**
-   * Replaces what a schedule does and when.
+   * Replaces what a schedule does and when. Another spec makes another mission; schedules that wait for it follow.
    *
    * @generated from rpc skyagent.schedule.v1.ScheduleService.UpdateSchedule
    */
@@ -954,7 +1915,7 @@ export const ScheduleService: GenService<{
     output: typeof UpdateScheduleResponseSchema;
   },
   /**
-   * Deletes a schedule; runs that it started go on.
+   * Deletes a schedule. Runs that it started go on; what waited to start does not.
    *
    * @generated from rpc skyagent.schedule.v1.ScheduleService.DeleteSchedule
    */
@@ -964,7 +1925,7 @@ export const ScheduleService: GenService<{
     output: typeof DeleteScheduleResponseSchema;
   },
   /**
-   * Starts the mission now, beside its times.
+   * Starts the mission now, beside its times, also while it is paused and whatever is under way.
    *
    * @generated from rpc skyagent.schedule.v1.ScheduleService.TriggerSchedule
    */
@@ -974,7 +1935,7 @@ export const ScheduleService: GenService<{
     output: typeof TriggerScheduleResponseSchema;
   },
   /**
-   * Stops or restarts the times of a schedule.
+   * Stops a schedule: nothing of it starts until it is resumed.
    *
    * @generated from rpc skyagent.schedule.v1.ScheduleService.PauseSchedule
    */
@@ -982,6 +1943,47 @@ export const ScheduleService: GenService<{
     methodKind: "unary";
     input: typeof PauseScheduleRequestSchema;
     output: typeof PauseScheduleResponseSchema;
+  },
+  /**
+   * Lets a paused schedule go on from now; times that passed meanwhile are left out.
+   *
+   * @generated from rpc skyagent.schedule.v1.ScheduleService.ResumeSchedule
+   */
+  resumeSchedule: {
+    methodKind: "unary";
+    input: typeof ResumeScheduleRequestSchema;
+    output: typeof ResumeScheduleResponseSchema;
+  },
+  /**
+   * Starts the mission for due times of a past range, one after the other, or only says for which. A due time that had
+   * its run is not run again.
+   *
+   * @generated from rpc skyagent.schedule.v1.ScheduleService.BackfillSchedule
+   */
+  backfillSchedule: {
+    methodKind: "unary";
+    input: typeof BackfillScheduleRequestSchema;
+    output: typeof BackfillScheduleResponseSchema;
+  },
+  /**
+   * Lists what became of due times, the latest first.
+   *
+   * @generated from rpc skyagent.schedule.v1.ScheduleService.ListFirings
+   */
+  listFirings: {
+    methodKind: "unary";
+    input: typeof ListFiringsRequestSchema;
+    output: typeof ListFiringsResponseSchema;
+  },
+  /**
+   * Lists the due times to come.
+   *
+   * @generated from rpc skyagent.schedule.v1.ScheduleService.ListDueTimes
+   */
+  listDueTimes: {
+    methodKind: "unary";
+    input: typeof ListDueTimesRequestSchema;
+    output: typeof ListDueTimesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_skyagent_schedule_v1_schedule_service, 0);

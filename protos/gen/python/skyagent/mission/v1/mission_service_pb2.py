@@ -29,7 +29,7 @@ from skyagent.mission.v1 import mission_pb2 as skyagent_dot_mission_dot_v1_dot_m
 from skyagent.mission.v1 import template_pb2 as skyagent_dot_mission_dot_v1_dot_template__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)skyagent/mission/v1/mission_service.proto\x12\x13skyagent.mission.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a skyagent/common/v1/options.proto\x1a!skyagent/mission/v1/mission.proto\x1a\"skyagent/mission/v1/template.proto\"}\n\x14\x43reateMissionRequest\x12\x36\n\x04spec\x18\x01 \x01(\x0b\x32 .skyagent.mission.v1.MissionSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x0c\n\x04hold\x18\x03 \x01(\x08\"V\n\x15\x43reateMissionResponse\x12-\n\x07mission\x18\x01 \x01(\x0b\x32\x1c.skyagent.mission.v1.Mission\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"H\n\x11GetMissionRequest\x12\x33\n\nmission_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"C\n\x12GetMissionResponse\x12-\n\x07mission\x18\x01 \x01(\x0b\x32\x1c.skyagent.mission.v1.Mission\"R\n\x13ListMissionsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"_\n\x14ListMissionsResponse\x12.\n\x08missions\x18\x01 \x03(\x0b\x32\x1c.skyagent.mission.v1.Mission\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x14\x44\x65leteMissionRequest\x12\x33\n\nmission_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"\x17\n\x15\x44\x65leteMissionResponse\"\x16\n\x14ListTemplatesRequest\"I\n\x15ListTemplatesResponse\x12\x30\n\ttemplates\x18\x01 \x03(\x0b\x32\x1d.skyagent.mission.v1.Template2\xc0\x05\n\x0eMissionService\x12\x93\x01\n\rCreateMission\x12).skyagent.mission.v1.CreateMissionRequest\x1a*.skyagent.mission.v1.CreateMissionResponse\"+\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02!\"\x0c/v1/missions:\x01*Z\x0e\"\t/missions:\x01*\x12\x84\x01\n\nGetMission\x12&.skyagent.mission.v1.GetMissionRequest\x1a\'.skyagent.mission.v1.GetMissionResponse\"%\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/missions/{mission_id}\x12}\n\x0cListMissions\x12(.skyagent.mission.v1.ListMissionsRequest\x1a).skyagent.mission.v1.ListMissionsResponse\"\x18\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/missions\x12\x8d\x01\n\rDeleteMission\x12).skyagent.mission.v1.DeleteMissionRequest\x1a*.skyagent.mission.v1.DeleteMissionResponse\"%\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1b*\x19/v1/missions/{mission_id}\x12\x81\x01\n\rListTemplates\x12).skyagent.mission.v1.ListTemplatesRequest\x1a*.skyagent.mission.v1.ListTemplatesResponse\"\x19\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/templatesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)skyagent/mission/v1/mission_service.proto\x12\x13skyagent.mission.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a skyagent/common/v1/options.proto\x1a!skyagent/mission/v1/mission.proto\x1a\"skyagent/mission/v1/template.proto\"\x96\x01\n\x14\x43reateMissionRequest\x12\x36\n\x04spec\x18\x01 \x01(\x0b\x32 .skyagent.mission.v1.MissionSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x0c\n\x04hold\x18\x03 \x01(\x08\x12\x17\n\x05\x61\x63tor\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\"V\n\x15\x43reateMissionResponse\x12-\n\x07mission\x18\x01 \x01(\x0b\x32\x1c.skyagent.mission.v1.Mission\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"H\n\x11GetMissionRequest\x12\x33\n\nmission_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"C\n\x12GetMissionResponse\x12-\n\x07mission\x18\x01 \x01(\x0b\x32\x1c.skyagent.mission.v1.Mission\"R\n\x13ListMissionsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"_\n\x14ListMissionsResponse\x12.\n\x08missions\x18\x01 \x03(\x0b\x32\x1c.skyagent.mission.v1.Mission\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x14\x44\x65leteMissionRequest\x12\x33\n\nmission_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"\x17\n\x15\x44\x65leteMissionResponse\"\x16\n\x14ListTemplatesRequest\"I\n\x15ListTemplatesResponse\x12\x30\n\ttemplates\x18\x01 \x03(\x0b\x32\x1d.skyagent.mission.v1.Template2\xc0\x05\n\x0eMissionService\x12\x93\x01\n\rCreateMission\x12).skyagent.mission.v1.CreateMissionRequest\x1a*.skyagent.mission.v1.CreateMissionResponse\"+\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02!\"\x0c/v1/missions:\x01*Z\x0e\"\t/missions:\x01*\x12\x84\x01\n\nGetMission\x12&.skyagent.mission.v1.GetMissionRequest\x1a\'.skyagent.mission.v1.GetMissionResponse\"%\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/missions/{mission_id}\x12}\n\x0cListMissions\x12(.skyagent.mission.v1.ListMissionsRequest\x1a).skyagent.mission.v1.ListMissionsResponse\"\x18\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/missions\x12\x8d\x01\n\rDeleteMission\x12).skyagent.mission.v1.DeleteMissionRequest\x1a*.skyagent.mission.v1.DeleteMissionResponse\"%\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1b*\x19/v1/missions/{mission_id}\x12\x81\x01\n\rListTemplates\x12).skyagent.mission.v1.ListTemplatesRequest\x1a*.skyagent.mission.v1.ListTemplatesResponse\"\x19\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/templatesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEMISSIONREQUEST'].fields_by_name['spec']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CREATEMISSIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEMISSIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_CREATEMISSIONREQUEST'].fields_by_name['actor']._loaded_options = None
+  _globals['_CREATEMISSIONREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\005r\003\030\377\001'
   _globals['_GETMISSIONREQUEST'].fields_by_name['mission_id']._loaded_options = None
   _globals['_GETMISSIONREQUEST'].fields_by_name['mission_id']._serialized_options = b'\272H\034r\0322\030^[0-9A-HJKMNP-TV-Z]{26}$'
   _globals['_LISTMISSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -58,26 +60,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MISSIONSERVICE'].methods_by_name['DeleteMission']._serialized_options = b'\210\265\030\002\202\323\344\223\002\033*\031/v1/missions/{mission_id}'
   _globals['_MISSIONSERVICE'].methods_by_name['ListTemplates']._loaded_options = None
   _globals['_MISSIONSERVICE'].methods_by_name['ListTemplates']._serialized_options = b'\210\265\030\001\202\323\344\223\002\017\022\r/v1/templates'
-  _globals['_CREATEMISSIONREQUEST']._serialized_start=230
-  _globals['_CREATEMISSIONREQUEST']._serialized_end=355
-  _globals['_CREATEMISSIONRESPONSE']._serialized_start=357
-  _globals['_CREATEMISSIONRESPONSE']._serialized_end=443
-  _globals['_GETMISSIONREQUEST']._serialized_start=445
-  _globals['_GETMISSIONREQUEST']._serialized_end=517
-  _globals['_GETMISSIONRESPONSE']._serialized_start=519
-  _globals['_GETMISSIONRESPONSE']._serialized_end=586
-  _globals['_LISTMISSIONSREQUEST']._serialized_start=588
-  _globals['_LISTMISSIONSREQUEST']._serialized_end=670
-  _globals['_LISTMISSIONSRESPONSE']._serialized_start=672
-  _globals['_LISTMISSIONSRESPONSE']._serialized_end=767
-  _globals['_DELETEMISSIONREQUEST']._serialized_start=769
-  _globals['_DELETEMISSIONREQUEST']._serialized_end=844
-  _globals['_DELETEMISSIONRESPONSE']._serialized_start=846
-  _globals['_DELETEMISSIONRESPONSE']._serialized_end=869
-  _globals['_LISTTEMPLATESREQUEST']._serialized_start=871
-  _globals['_LISTTEMPLATESREQUEST']._serialized_end=893
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=895
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=968
-  _globals['_MISSIONSERVICE']._serialized_start=971
-  _globals['_MISSIONSERVICE']._serialized_end=1675
+  _globals['_CREATEMISSIONREQUEST']._serialized_start=231
+  _globals['_CREATEMISSIONREQUEST']._serialized_end=381
+  _globals['_CREATEMISSIONRESPONSE']._serialized_start=383
+  _globals['_CREATEMISSIONRESPONSE']._serialized_end=469
+  _globals['_GETMISSIONREQUEST']._serialized_start=471
+  _globals['_GETMISSIONREQUEST']._serialized_end=543
+  _globals['_GETMISSIONRESPONSE']._serialized_start=545
+  _globals['_GETMISSIONRESPONSE']._serialized_end=612
+  _globals['_LISTMISSIONSREQUEST']._serialized_start=614
+  _globals['_LISTMISSIONSREQUEST']._serialized_end=696
+  _globals['_LISTMISSIONSRESPONSE']._serialized_start=698
+  _globals['_LISTMISSIONSRESPONSE']._serialized_end=793
+  _globals['_DELETEMISSIONREQUEST']._serialized_start=795
+  _globals['_DELETEMISSIONREQUEST']._serialized_end=870
+  _globals['_DELETEMISSIONRESPONSE']._serialized_start=872
+  _globals['_DELETEMISSIONRESPONSE']._serialized_end=895
+  _globals['_LISTTEMPLATESREQUEST']._serialized_start=897
+  _globals['_LISTTEMPLATESREQUEST']._serialized_end=919
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=921
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=994
+  _globals['_MISSIONSERVICE']._serialized_start=997
+  _globals['_MISSIONSERVICE']._serialized_end=1701
 # @@protoc_insertion_point(module_scope)

@@ -29,10 +29,13 @@ class CreateMissionRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a repeated call the same call."""
     hold: _builtins.bool
     """Only create; start later with RunService.StartRun."""
+    actor: _builtins.str
+    """In whose name it is created. Only for services that act for somebody; everybody else acts in their own."""
     @_builtins.property
     def spec(self) -> _mission_pb2.MissionSpec:
         """What is asked."""
@@ -43,10 +46,11 @@ class CreateMissionRequest(_message.Message):
         spec: _mission_pb2.MissionSpec | None = ...,
         request_id: _builtins.str = ...,
         hold: _builtins.bool = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "hold", b"hold", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,19 +32,23 @@ class StartRunRequest(_message.Message):
 
     MISSION_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     mission_id: _builtins.str
     """The mission."""
     request_id: _builtins.str
     """Makes a repeated call the same call."""
+    actor: _builtins.str
+    """In whose name it runs. Only for services that act for somebody; everybody else acts in their own."""
     def __init__(
         self,
         *,
         mission_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission_id", b"mission_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "mission_id", b"mission_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

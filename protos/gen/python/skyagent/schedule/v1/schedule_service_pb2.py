@@ -24,19 +24,23 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from skyagent.common.v1 import options_pb2 as skyagent_dot_common_dot_v1_dot_options__pb2
 from skyagent.mission.v1 import mission_pb2 as skyagent_dot_mission_dot_v1_dot_mission__pb2
+from skyagent.run.v1 import event_pb2 as skyagent_dot_run_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+skyagent/schedule/v1/schedule_service.proto\x12\x14skyagent.schedule.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a skyagent/common/v1/options.proto\x1a!skyagent/mission/v1/mission.proto\"\xc5\x04\n\x08Schedule\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x36\n\x04spec\x18\x03 \x01(\x0b\x32 .skyagent.mission.v1.MissionSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x18\n\x04\x63ron\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02H\x00\x12(\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x34\n\x05\x65very\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00H\x00\x12#\n\x10\x61\x66ter_mission_id\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18\x1aH\x00\x12\x1a\n\ttime_zone\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12>\n\x07overlap\x18\t \x01(\x0e\x32#.skyagent.schedule.v1.OverlapPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12?\n\x08\x63\x61tch_up\x18\n \x01(\x0e\x32#.skyagent.schedule.v1.CatchUpPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x06jitter\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12\x0e\n\x06paused\x18\x0c \x01(\x08\x12-\n\tnext_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_run_id\x18\x0e \x01(\tB\r\n\x04when\x12\x05\xbaH\x02\x08\x01\"r\n\x15\x43reateScheduleRequest\x12\x38\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.ScheduleB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"J\n\x16\x43reateScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"J\n\x12GetScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"G\n\x13GetScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"S\n\x14ListSchedulesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"c\n\x15ListSchedulesResponse\x12\x31\n\tschedules\x18\x01 \x03(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x15UpdateScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x38\n\x08schedule\x18\x02 \x01(\x0b\x32\x1e.skyagent.schedule.v1.ScheduleB\x06\xbaH\x03\xc8\x01\x01\"J\n\x16UpdateScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"M\n\x15\x44\x65leteScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"\x18\n\x16\x44\x65leteScheduleResponse\"o\n\x16TriggerScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\")\n\x17TriggerScheduleResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\\\n\x14PauseScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x0e\n\x06paused\x18\x02 \x01(\x08\"I\n\x15PauseScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule*\x86\x01\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x18\n\x14OVERLAP_POLICY_QUEUE\x10\x02\x12\"\n\x1eOVERLAP_POLICY_CANCEL_PREVIOUS\x10\x03*|\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ONE\x10\x01\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x02\x12\x18\n\x14\x43\x41TCH_UP_POLICY_NONE\x10\x03\x32\xa4\x08\n\x0fScheduleService\x12\x89\x01\n\x0e\x43reateSchedule\x12+.skyagent.schedule.v1.CreateScheduleRequest\x1a,.skyagent.schedule.v1.CreateScheduleResponse\"\x1c\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x12\"\r/v1/schedules:\x01*\x12\x8b\x01\n\x0bGetSchedule\x12(.skyagent.schedule.v1.GetScheduleRequest\x1a).skyagent.schedule.v1.GetScheduleResponse\"\'\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/schedules/{schedule_id}\x12\x83\x01\n\rListSchedules\x12*.skyagent.schedule.v1.ListSchedulesRequest\x1a+.skyagent.schedule.v1.ListSchedulesResponse\"\x19\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/schedules\x12\x97\x01\n\x0eUpdateSchedule\x12+.skyagent.schedule.v1.UpdateScheduleRequest\x1a,.skyagent.schedule.v1.UpdateScheduleResponse\"*\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02 \x1a\x1b/v1/schedules/{schedule_id}:\x01*\x12\x94\x01\n\x0e\x44\x65leteSchedule\x12+.skyagent.schedule.v1.DeleteScheduleRequest\x1a,.skyagent.schedule.v1.DeleteScheduleResponse\"\'\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1d*\x1b/v1/schedules/{schedule_id}\x12\xa2\x01\n\x0fTriggerSchedule\x12,.skyagent.schedule.v1.TriggerScheduleRequest\x1a-.skyagent.schedule.v1.TriggerScheduleResponse\"2\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02(\"#/v1/schedules/{schedule_id}:trigger:\x01*\x12\x9a\x01\n\rPauseSchedule\x12*.skyagent.schedule.v1.PauseScheduleRequest\x1a+.skyagent.schedule.v1.PauseScheduleResponse\"0\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02&\"!/v1/schedules/{schedule_id}:pause:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+skyagent/schedule/v1/schedule_service.proto\x12\x14skyagent.schedule.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a skyagent/common/v1/options.proto\x1a!skyagent/mission/v1/mission.proto\x1a\x1bskyagent/run/v1/event.proto\"H\n\x05\x41\x66ter\x12?\n\x0bmission_ids\x18\x01 \x03(\tB*\xbaH\'\x92\x01$\x08\x01\x10 \x18\x01\"\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"A\n\x0c\x46iringCounts\x12\x0f\n\x07started\x18\x01 \x01(\x04\x12\x0f\n\x07skipped\x18\x02 \x01(\x04\x12\x0f\n\x07refused\x18\x03 \x01(\x04\"\x90\x07\n\x08Schedule\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x18\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x36\n\x04spec\x18\x03 \x01(\x0b\x32 .skyagent.mission.v1.MissionSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x18\n\x04\x63ron\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02H\x00\x12(\n\x02\x61t\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x34\n\x05\x65very\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00H\x00\x12#\n\x10\x61\x66ter_mission_id\x18\x07 \x01(\tB\x07\xbaH\x04r\x02\x18\x1aH\x00\x12,\n\x05\x61\x66ter\x18\x0f \x01(\x0b\x32\x1b.skyagent.schedule.v1.AfterH\x00\x12\x1a\n\ttime_zone\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12>\n\x07overlap\x18\t \x01(\x0e\x32#.skyagent.schedule.v1.OverlapPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12?\n\x08\x63\x61tch_up\x18\n \x01(\x0e\x32#.skyagent.schedule.v1.CatchUpPolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x33\n\x06jitter\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12\x0e\n\x06paused\x18\x0c \x01(\x08\x12\x33\n\tnext_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x0blast_run_id\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12 \n\x0e\x63\x61tch_up_limit\x18\x10 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x18\n\nmission_id\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\x13 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07refusal\x18\x14 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\nretry_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x06\x63ounts\x18\x16 \x01(\x0b\x32\".skyagent.schedule.v1.FiringCountsB\x04\xe2\x41\x01\x03\x42\r\n\x04when\x12\x05\xbaH\x02\x08\x01\"\xdf\x02\n\x06\x46iring\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12,\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32!.skyagent.schedule.v1.FiringCause\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32!.skyagent.schedule.v1.FiringState\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12,\n\trun_phase\x18\x07 \x01(\x0e\x32\x19.skyagent.run.v1.RunPhase\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x30\n\x0cthrough_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"r\n\x15\x43reateScheduleRequest\x12\x38\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.ScheduleB\x06\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"J\n\x16\x43reateScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"J\n\x12GetScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"G\n\x13GetScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"S\n\x14ListSchedulesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"c\n\x15ListSchedulesResponse\x12\x31\n\tschedules\x18\x01 \x03(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x15UpdateScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x38\n\x08schedule\x18\x02 \x01(\x0b\x32\x1e.skyagent.schedule.v1.ScheduleB\x06\xbaH\x03\xc8\x01\x01\"J\n\x16UpdateScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"M\n\x15\x44\x65leteScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"\x18\n\x16\x44\x65leteScheduleResponse\"o\n\x16TriggerScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\")\n\x17TriggerScheduleResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"`\n\x14PauseScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x12\n\x06paused\x18\x02 \x01(\x08\x42\x02\x18\x01\"I\n\x15PauseScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"M\n\x15ResumeScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\"J\n\x16ResumeScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.skyagent.schedule.v1.Schedule\"\xce\x01\n\x17\x42\x61\x63kfillScheduleRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x36\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"Z\n\x18\x42\x61\x63kfillScheduleResponse\x12-\n\x07\x66irings\x18\x01 \x03(\x0b\x32\x1c.skyagent.schedule.v1.Firing\x12\x0f\n\x07waiting\x18\x02 \x01(\r\"\xcd\x01\n\x12ListFiringsRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x44\n\x06states\x18\x02 \x03(\x0e\x32!.skyagent.schedule.v1.FiringStateB\x11\xbaH\x0e\x92\x01\x0b\x10\x08\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"]\n\x13ListFiringsResponse\x12-\n\x07\x66irings\x18\x01 \x03(\x0b\x32\x1c.skyagent.schedule.v1.Firing\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\x13ListDueTimesRequest\x12\x34\n\x0bschedule_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x19\n\x05\x63ount\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\"[\n\x14ListDueTimesResponse\x12\x30\n\tdue_times\x18\x01 \x03(\x0b\x32\x1d.skyagent.schedule.v1.DueTime\x12\x11\n\ttime_zone\x18\x02 \x01(\t\"g\n\x07\x44ueTime\x12,\n\x08\x64ue_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x86\x01\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x18\n\x14OVERLAP_POLICY_QUEUE\x10\x02\x12\"\n\x1eOVERLAP_POLICY_CANCEL_PREVIOUS\x10\x03*|\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ONE\x10\x01\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x02\x12\x18\n\x14\x43\x41TCH_UP_POLICY_NONE\x10\x03*\xae\x01\n\x0b\x46iringState\x12\x1c\n\x18\x46IRING_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46IRING_STATE_WAITING\x10\x01\x12\x19\n\x15\x46IRING_STATE_STARTING\x10\x02\x12\x18\n\x14\x46IRING_STATE_STARTED\x10\x03\x12\x18\n\x14\x46IRING_STATE_SKIPPED\x10\x04\x12\x18\n\x14\x46IRING_STATE_REFUSED\x10\x05*\xac\x01\n\x0b\x46iringCause\x12\x1c\n\x18\x46IRING_CAUSE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46IRING_CAUSE_TIME\x10\x01\x12\x19\n\x15\x46IRING_CAUSE_CATCH_UP\x10\x02\x12\x19\n\x15\x46IRING_CAUSE_BACKFILL\x10\x03\x12\x18\n\x14\x46IRING_CAUSE_TRIGGER\x10\x04\x12\x18\n\x14\x46IRING_CAUSE_SUCCESS\x10\x05\x32\x9f\r\n\x0fScheduleService\x12\x89\x01\n\x0e\x43reateSchedule\x12+.skyagent.schedule.v1.CreateScheduleRequest\x1a,.skyagent.schedule.v1.CreateScheduleResponse\"\x1c\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x12\"\r/v1/schedules:\x01*\x12\x8b\x01\n\x0bGetSchedule\x12(.skyagent.schedule.v1.GetScheduleRequest\x1a).skyagent.schedule.v1.GetScheduleResponse\"\'\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/schedules/{schedule_id}\x12\x83\x01\n\rListSchedules\x12*.skyagent.schedule.v1.ListSchedulesRequest\x1a+.skyagent.schedule.v1.ListSchedulesResponse\"\x19\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/schedules\x12\x97\x01\n\x0eUpdateSchedule\x12+.skyagent.schedule.v1.UpdateScheduleRequest\x1a,.skyagent.schedule.v1.UpdateScheduleResponse\"*\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02 \x1a\x1b/v1/schedules/{schedule_id}:\x01*\x12\x94\x01\n\x0e\x44\x65leteSchedule\x12+.skyagent.schedule.v1.DeleteScheduleRequest\x1a,.skyagent.schedule.v1.DeleteScheduleResponse\"\'\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\x1d*\x1b/v1/schedules/{schedule_id}\x12\xa2\x01\n\x0fTriggerSchedule\x12,.skyagent.schedule.v1.TriggerScheduleRequest\x1a-.skyagent.schedule.v1.TriggerScheduleResponse\"2\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02(\"#/v1/schedules/{schedule_id}:trigger:\x01*\x12\x9a\x01\n\rPauseSchedule\x12*.skyagent.schedule.v1.PauseScheduleRequest\x1a+.skyagent.schedule.v1.PauseScheduleResponse\"0\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02&\"!/v1/schedules/{schedule_id}:pause:\x01*\x12\x9e\x01\n\x0eResumeSchedule\x12+.skyagent.schedule.v1.ResumeScheduleRequest\x1a,.skyagent.schedule.v1.ResumeScheduleResponse\"1\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02\'\"\"/v1/schedules/{schedule_id}:resume:\x01*\x12\xa6\x01\n\x10\x42\x61\x63kfillSchedule\x12-.skyagent.schedule.v1.BackfillScheduleRequest\x1a..skyagent.schedule.v1.BackfillScheduleResponse\"3\x88\xb5\x18\x02\x82\xd3\xe4\x93\x02)\"$/v1/schedules/{schedule_id}:backfill:\x01*\x12\x93\x01\n\x0bListFirings\x12(.skyagent.schedule.v1.ListFiringsRequest\x1a).skyagent.schedule.v1.ListFiringsResponse\"/\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02%\x12#/v1/schedules/{schedule_id}/firings\x12\x98\x01\n\x0cListDueTimes\x12).skyagent.schedule.v1.ListDueTimesRequest\x1a*.skyagent.schedule.v1.ListDueTimesResponse\"1\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\'\x12%/v1/schedules/{schedule_id}/due-timesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyagent.schedule.v1.schedule_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_AFTER'].fields_by_name['mission_ids']._loaded_options = None
+  _globals['_AFTER'].fields_by_name['mission_ids']._serialized_options = b'\272H\'\222\001$\010\001\020 \030\001\"\034r\0322\030^[0-9A-HJKMNP-TV-Z]{26}$'
   _globals['_SCHEDULE'].oneofs_by_name['when']._loaded_options = None
   _globals['_SCHEDULE'].oneofs_by_name['when']._serialized_options = b'\272H\002\010\001'
   _globals['_SCHEDULE'].fields_by_name['name']._loaded_options = None
@@ -57,6 +61,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULE'].fields_by_name['catch_up']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_SCHEDULE'].fields_by_name['jitter']._loaded_options = None
   _globals['_SCHEDULE'].fields_by_name['jitter']._serialized_options = b'\272H\005\252\001\0022\000'
+  _globals['_SCHEDULE'].fields_by_name['next_time']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['next_time']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['last_run_id']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['last_run_id']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['catch_up_limit']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['catch_up_limit']._serialized_options = b'\272H\005*\003\030\350\007'
+  _globals['_SCHEDULE'].fields_by_name['mission_id']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['mission_id']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['create_time']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['creator']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['creator']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['refusal']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['refusal']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['retry_time']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['retry_time']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['counts']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['counts']._serialized_options = b'\342A\001\003'
   _globals['_CREATESCHEDULEREQUEST'].fields_by_name['schedule']._loaded_options = None
   _globals['_CREATESCHEDULEREQUEST'].fields_by_name['schedule']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CREATESCHEDULEREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -79,6 +101,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRIGGERSCHEDULEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_PAUSESCHEDULEREQUEST'].fields_by_name['schedule_id']._loaded_options = None
   _globals['_PAUSESCHEDULEREQUEST'].fields_by_name['schedule_id']._serialized_options = b'\272H\034r\0322\030^[0-9A-HJKMNP-TV-Z]{26}$'
+  _globals['_PAUSESCHEDULEREQUEST'].fields_by_name['paused']._loaded_options = None
+  _globals['_PAUSESCHEDULEREQUEST'].fields_by_name['paused']._serialized_options = b'\030\001'
+  _globals['_RESUMESCHEDULEREQUEST'].fields_by_name['schedule_id']._loaded_options = None
+  _globals['_RESUMESCHEDULEREQUEST'].fields_by_name['schedule_id']._serialized_options = b'\272H\034r\0322\030^[0-9A-HJKMNP-TV-Z]{26}$'
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['schedule_id']._loaded_options = None
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['schedule_id']._serialized_options = b'\272H\034r\0322\030^[0-9A-HJKMNP-TV-Z]{26}$'
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['start_time']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['end_time']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['schedule_id']._loaded_options = None
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['schedule_id']._serialized_options = b'\272H\034r\0322\030^[0-9A-HJKMNP-TV-Z]{26}$'
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['states']._loaded_options = None
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['states']._serialized_options = b'\272H\016\222\001\013\020\010\"\007\202\001\004\020\001 \000'
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTFIRINGSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_LISTDUETIMESREQUEST'].fields_by_name['schedule_id']._loaded_options = None
+  _globals['_LISTDUETIMESREQUEST'].fields_by_name['schedule_id']._serialized_options = b'\272H\034r\0322\030^[0-9A-HJKMNP-TV-Z]{26}$'
+  _globals['_LISTDUETIMESREQUEST'].fields_by_name['count']._loaded_options = None
+  _globals['_LISTDUETIMESREQUEST'].fields_by_name['count']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_SCHEDULESERVICE'].methods_by_name['CreateSchedule']._loaded_options = None
   _globals['_SCHEDULESERVICE'].methods_by_name['CreateSchedule']._serialized_options = b'\210\265\030\002\202\323\344\223\002\022\"\r/v1/schedules:\001*'
   _globals['_SCHEDULESERVICE'].methods_by_name['GetSchedule']._loaded_options = None
@@ -93,40 +137,76 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULESERVICE'].methods_by_name['TriggerSchedule']._serialized_options = b'\210\265\030\002\202\323\344\223\002(\"#/v1/schedules/{schedule_id}:trigger:\001*'
   _globals['_SCHEDULESERVICE'].methods_by_name['PauseSchedule']._loaded_options = None
   _globals['_SCHEDULESERVICE'].methods_by_name['PauseSchedule']._serialized_options = b'\210\265\030\002\202\323\344\223\002&\"!/v1/schedules/{schedule_id}:pause:\001*'
-  _globals['_OVERLAPPOLICY']._serialized_start=2018
-  _globals['_OVERLAPPOLICY']._serialized_end=2152
-  _globals['_CATCHUPPOLICY']._serialized_start=2154
-  _globals['_CATCHUPPOLICY']._serialized_end=2278
-  _globals['_SCHEDULE']._serialized_start=263
-  _globals['_SCHEDULE']._serialized_end=844
-  _globals['_CREATESCHEDULEREQUEST']._serialized_start=846
-  _globals['_CREATESCHEDULEREQUEST']._serialized_end=960
-  _globals['_CREATESCHEDULERESPONSE']._serialized_start=962
-  _globals['_CREATESCHEDULERESPONSE']._serialized_end=1036
-  _globals['_GETSCHEDULEREQUEST']._serialized_start=1038
-  _globals['_GETSCHEDULEREQUEST']._serialized_end=1112
-  _globals['_GETSCHEDULERESPONSE']._serialized_start=1114
-  _globals['_GETSCHEDULERESPONSE']._serialized_end=1185
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1187
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1270
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1272
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1371
-  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=1374
-  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=1509
-  _globals['_UPDATESCHEDULERESPONSE']._serialized_start=1511
-  _globals['_UPDATESCHEDULERESPONSE']._serialized_end=1585
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1587
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1664
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1666
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1690
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=1692
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=1803
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=1805
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=1846
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1848
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1940
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1942
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=2015
-  _globals['_SCHEDULESERVICE']._serialized_start=2281
-  _globals['_SCHEDULESERVICE']._serialized_end=3341
+  _globals['_SCHEDULESERVICE'].methods_by_name['ResumeSchedule']._loaded_options = None
+  _globals['_SCHEDULESERVICE'].methods_by_name['ResumeSchedule']._serialized_options = b'\210\265\030\002\202\323\344\223\002\'\"\"/v1/schedules/{schedule_id}:resume:\001*'
+  _globals['_SCHEDULESERVICE'].methods_by_name['BackfillSchedule']._loaded_options = None
+  _globals['_SCHEDULESERVICE'].methods_by_name['BackfillSchedule']._serialized_options = b'\210\265\030\002\202\323\344\223\002)\"$/v1/schedules/{schedule_id}:backfill:\001*'
+  _globals['_SCHEDULESERVICE'].methods_by_name['ListFirings']._loaded_options = None
+  _globals['_SCHEDULESERVICE'].methods_by_name['ListFirings']._serialized_options = b'\210\265\030\001\202\323\344\223\002%\022#/v1/schedules/{schedule_id}/firings'
+  _globals['_SCHEDULESERVICE'].methods_by_name['ListDueTimes']._loaded_options = None
+  _globals['_SCHEDULESERVICE'].methods_by_name['ListDueTimes']._serialized_options = b'\210\265\030\001\202\323\344\223\002\'\022%/v1/schedules/{schedule_id}/due-times'
+  _globals['_OVERLAPPOLICY']._serialized_start=3971
+  _globals['_OVERLAPPOLICY']._serialized_end=4105
+  _globals['_CATCHUPPOLICY']._serialized_start=4107
+  _globals['_CATCHUPPOLICY']._serialized_end=4231
+  _globals['_FIRINGSTATE']._serialized_start=4234
+  _globals['_FIRINGSTATE']._serialized_end=4408
+  _globals['_FIRINGCAUSE']._serialized_start=4411
+  _globals['_FIRINGCAUSE']._serialized_end=4583
+  _globals['_AFTER']._serialized_start=324
+  _globals['_AFTER']._serialized_end=396
+  _globals['_FIRINGCOUNTS']._serialized_start=398
+  _globals['_FIRINGCOUNTS']._serialized_end=463
+  _globals['_SCHEDULE']._serialized_start=466
+  _globals['_SCHEDULE']._serialized_end=1378
+  _globals['_FIRING']._serialized_start=1381
+  _globals['_FIRING']._serialized_end=1732
+  _globals['_CREATESCHEDULEREQUEST']._serialized_start=1734
+  _globals['_CREATESCHEDULEREQUEST']._serialized_end=1848
+  _globals['_CREATESCHEDULERESPONSE']._serialized_start=1850
+  _globals['_CREATESCHEDULERESPONSE']._serialized_end=1924
+  _globals['_GETSCHEDULEREQUEST']._serialized_start=1926
+  _globals['_GETSCHEDULEREQUEST']._serialized_end=2000
+  _globals['_GETSCHEDULERESPONSE']._serialized_start=2002
+  _globals['_GETSCHEDULERESPONSE']._serialized_end=2073
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=2075
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=2158
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=2160
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=2259
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=2262
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=2397
+  _globals['_UPDATESCHEDULERESPONSE']._serialized_start=2399
+  _globals['_UPDATESCHEDULERESPONSE']._serialized_end=2473
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=2475
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=2552
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=2554
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=2578
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=2580
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=2691
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=2693
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=2734
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=2736
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=2832
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=2834
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=2907
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=2909
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=2986
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=2988
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=3062
+  _globals['_BACKFILLSCHEDULEREQUEST']._serialized_start=3065
+  _globals['_BACKFILLSCHEDULEREQUEST']._serialized_end=3271
+  _globals['_BACKFILLSCHEDULERESPONSE']._serialized_start=3273
+  _globals['_BACKFILLSCHEDULERESPONSE']._serialized_end=3363
+  _globals['_LISTFIRINGSREQUEST']._serialized_start=3366
+  _globals['_LISTFIRINGSREQUEST']._serialized_end=3571
+  _globals['_LISTFIRINGSRESPONSE']._serialized_start=3573
+  _globals['_LISTFIRINGSRESPONSE']._serialized_end=3666
+  _globals['_LISTDUETIMESREQUEST']._serialized_start=3668
+  _globals['_LISTDUETIMESREQUEST']._serialized_end=3770
+  _globals['_LISTDUETIMESRESPONSE']._serialized_start=3772
+  _globals['_LISTDUETIMESRESPONSE']._serialized_end=3863
+  _globals['_DUETIME']._serialized_start=3865
+  _globals['_DUETIME']._serialized_end=3968
+  _globals['_SCHEDULESERVICE']._serialized_start=4586
+  _globals['_SCHEDULESERVICE']._serialized_end=6281
 # @@protoc_insertion_point(module_scope)

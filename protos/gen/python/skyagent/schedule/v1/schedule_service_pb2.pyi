@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from skyagent.mission.v1 import mission_pb2 as _mission_pb2
+from skyagent.run.v1 import event_pb2 as _event_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,11 @@ if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -59,9 +65,9 @@ class _CatchUpPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CatchUp
     CATCH_UP_POLICY_UNSPECIFIED: _CatchUpPolicy.ValueType  # 0
     """ONE."""
     CATCH_UP_POLICY_ONE: _CatchUpPolicy.ValueType  # 1
-    """Start once for all of them."""
+    """Start once for all of them: for the latest."""
     CATCH_UP_POLICY_ALL: _CatchUpPolicy.ValueType  # 2
-    """Start once for each."""
+    """Start once for each, one after the other; for the latest catch_up_limit of them."""
     CATCH_UP_POLICY_NONE: _CatchUpPolicy.ValueType  # 3
     """Leave them out."""
 
@@ -71,12 +77,138 @@ class CatchUpPolicy(_CatchUpPolicy, metaclass=_CatchUpPolicyEnumTypeWrapper):
 CATCH_UP_POLICY_UNSPECIFIED: CatchUpPolicy.ValueType  # 0
 """ONE."""
 CATCH_UP_POLICY_ONE: CatchUpPolicy.ValueType  # 1
-"""Start once for all of them."""
+"""Start once for all of them: for the latest."""
 CATCH_UP_POLICY_ALL: CatchUpPolicy.ValueType  # 2
-"""Start once for each."""
+"""Start once for each, one after the other; for the latest catch_up_limit of them."""
 CATCH_UP_POLICY_NONE: CatchUpPolicy.ValueType  # 3
 """Leave them out."""
 Global___CatchUpPolicy: _TypeAlias = CatchUpPolicy  # noqa: Y015
+
+class _FiringState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FiringStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FiringState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FIRING_STATE_UNSPECIFIED: _FiringState.ValueType  # 0
+    """Never valid."""
+    FIRING_STATE_WAITING: _FiringState.ValueType  # 1
+    """Its turn has not come; the reason says what it waits for."""
+    FIRING_STATE_STARTING: _FiringState.ValueType  # 2
+    """Its run is being started; the reason says what went wrong so far."""
+    FIRING_STATE_STARTED: _FiringState.ValueType  # 3
+    """It has a run."""
+    FIRING_STATE_SKIPPED: _FiringState.ValueType  # 4
+    """It was left out; the reason says why."""
+    FIRING_STATE_REFUSED: _FiringState.ValueType  # 5
+    """Its run was refused; the reason says why."""
+
+class FiringState(_FiringState, metaclass=_FiringStateEnumTypeWrapper):
+    """What became of a due time."""
+
+FIRING_STATE_UNSPECIFIED: FiringState.ValueType  # 0
+"""Never valid."""
+FIRING_STATE_WAITING: FiringState.ValueType  # 1
+"""Its turn has not come; the reason says what it waits for."""
+FIRING_STATE_STARTING: FiringState.ValueType  # 2
+"""Its run is being started; the reason says what went wrong so far."""
+FIRING_STATE_STARTED: FiringState.ValueType  # 3
+"""It has a run."""
+FIRING_STATE_SKIPPED: FiringState.ValueType  # 4
+"""It was left out; the reason says why."""
+FIRING_STATE_REFUSED: FiringState.ValueType  # 5
+"""Its run was refused; the reason says why."""
+Global___FiringState: _TypeAlias = FiringState  # noqa: Y015
+
+class _FiringCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FiringCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FiringCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FIRING_CAUSE_UNSPECIFIED: _FiringCause.ValueType  # 0
+    """Never valid."""
+    FIRING_CAUSE_TIME: _FiringCause.ValueType  # 1
+    """Its time came."""
+    FIRING_CAUSE_CATCH_UP: _FiringCause.ValueType  # 2
+    """Its time passed while no scheduler ran."""
+    FIRING_CAUSE_BACKFILL: _FiringCause.ValueType  # 3
+    """BackfillSchedule."""
+    FIRING_CAUSE_TRIGGER: _FiringCause.ValueType  # 4
+    """TriggerSchedule."""
+    FIRING_CAUSE_SUCCESS: _FiringCause.ValueType  # 5
+    """Other missions succeeded."""
+
+class FiringCause(_FiringCause, metaclass=_FiringCauseEnumTypeWrapper):
+    """What made a schedule fire."""
+
+FIRING_CAUSE_UNSPECIFIED: FiringCause.ValueType  # 0
+"""Never valid."""
+FIRING_CAUSE_TIME: FiringCause.ValueType  # 1
+"""Its time came."""
+FIRING_CAUSE_CATCH_UP: FiringCause.ValueType  # 2
+"""Its time passed while no scheduler ran."""
+FIRING_CAUSE_BACKFILL: FiringCause.ValueType  # 3
+"""BackfillSchedule."""
+FIRING_CAUSE_TRIGGER: FiringCause.ValueType  # 4
+"""TriggerSchedule."""
+FIRING_CAUSE_SUCCESS: FiringCause.ValueType  # 5
+"""Other missions succeeded."""
+Global___FiringCause: _TypeAlias = FiringCause  # noqa: Y015
+
+@_typing.final
+class After(_message.Message):
+    """Missions that must have succeeded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mission_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All of them must have succeeded since it fired last. With one mission it fires after each of its successes."""
+
+    def __init__(
+        self,
+        *,
+        mission_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission_ids", b"mission_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___After: _TypeAlias = After  # noqa: Y015
+
+@_typing.final
+class FiringCounts(_message.Message):
+    """How often a schedule fired."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    started: _builtins.int
+    """Runs that were started."""
+    skipped: _builtins.int
+    """Due times that were left out."""
+    refused: _builtins.int
+    """Runs that were refused."""
+    def __init__(
+        self,
+        *,
+        started: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        refused: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused", "skipped", b"skipped", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FiringCounts: _TypeAlias = FiringCounts  # noqa: Y015
 
 @_typing.final
 class Schedule(_message.Message):
@@ -91,6 +223,7 @@ class Schedule(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     EVERY_FIELD_NUMBER: _builtins.int
     AFTER_MISSION_ID_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
     CATCH_UP_FIELD_NUMBER: _builtins.int
@@ -98,12 +231,22 @@ class Schedule(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     NEXT_TIME_FIELD_NUMBER: _builtins.int
     LAST_RUN_ID_FIELD_NUMBER: _builtins.int
+    CATCH_UP_LIMIT_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
     schedule_id: _builtins.str
     """ULID."""
     name: _builtins.str
     """Name for people."""
     cron: _builtins.str
-    """Five-field cron expression, read in the time zone."""
+    """Cron expression of five fields, read in the time zone as Debian's cron reads it: what falls into the hour that
+    summer time skips starts right after it, and what falls into the hour that comes twice starts once, unless minute
+    or hour begins with a star.
+    """
     after_mission_id: _builtins.str
     """After each successful run of this mission."""
     time_zone: _builtins.str
@@ -113,9 +256,17 @@ class Schedule(_message.Message):
     catch_up: Global___CatchUpPolicy.ValueType
     """What happens to times that passed unseen."""
     paused: _builtins.bool
-    """Whether its times are stopped."""
+    """Whether it is stopped. May be given at creation; afterwards PauseSchedule and ResumeSchedule change it."""
     last_run_id: _builtins.str
     """The latest run that it started."""
+    catch_up_limit: _builtins.int
+    """How many of the times that passed unseen are started at most with ALL; 0 means 100."""
+    mission_id: _builtins.str
+    """The mission whose runs it starts; other schedules may wait for it."""
+    creator: _builtins.str
+    """Who created it; its runs are in their name."""
+    refusal: _builtins.str
+    """Why its latest run was refused; empty once one was started again."""
     @_builtins.property
     def spec(self) -> _mission_pb2.MissionSpec:
         """What to start."""
@@ -126,15 +277,31 @@ class Schedule(_message.Message):
 
     @_builtins.property
     def every(self) -> _duration_pb2.Duration:
-        """Again and again, from the schedule's creation on."""
+        """Again and again, from the schedule's creation or last change of its times on; at least a second."""
+
+    @_builtins.property
+    def after(self) -> Global___After:
+        """Whenever all of these missions have succeeded."""
 
     @_builtins.property
     def jitter(self) -> _duration_pb2.Duration:
-        """Random delay up to this, so that many schedules do not start at once."""
+        """Delay up to this, so that many schedules do not start at once; the same for the same due time."""
 
     @_builtins.property
     def next_time(self) -> _timestamp_pb2.Timestamp:
-        """Next due time."""
+        """Next due time, before its jitter; empty when there is none."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when nothing is started because of refusals, longer each time."""
+
+    @_builtins.property
+    def counts(self) -> Global___FiringCounts:
+        """What became of its due times so far."""
 
     def __init__(
         self,
@@ -146,6 +313,7 @@ class Schedule(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         every: _duration_pb2.Duration | None = ...,
         after_mission_id: _builtins.str = ...,
+        after: Global___After | None = ...,
         time_zone: _builtins.str = ...,
         overlap: Global___OverlapPolicy.ValueType = ...,
         catch_up: Global___CatchUpPolicy.ValueType = ...,
@@ -153,16 +321,83 @@ class Schedule(_message.Message):
         paused: _builtins.bool = ...,
         next_time: _timestamp_pb2.Timestamp | None = ...,
         last_run_id: _builtins.str = ...,
+        catch_up_limit: _builtins.int = ...,
+        mission_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        creator: _builtins.str = ...,
+        refusal: _builtins.str = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+        counts: Global___FiringCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after_mission_id", b"after_mission_id", "at", b"at", "cron", b"cron", "every", b"every", "jitter", b"jitter", "next_time", b"next_time", "spec", b"spec", "when", b"when"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_mission_id", b"after_mission_id", "at", b"at", "counts", b"counts", "create_time", b"create_time", "cron", b"cron", "every", b"every", "jitter", b"jitter", "next_time", b"next_time", "retry_time", b"retry_time", "spec", b"spec", "when", b"when"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_mission_id", b"after_mission_id", "at", b"at", "catch_up", b"catch_up", "cron", b"cron", "every", b"every", "jitter", b"jitter", "last_run_id", b"last_run_id", "name", b"name", "next_time", b"next_time", "overlap", b"overlap", "paused", b"paused", "schedule_id", b"schedule_id", "spec", b"spec", "time_zone", b"time_zone", "when", b"when"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_mission_id", b"after_mission_id", "at", b"at", "catch_up", b"catch_up", "catch_up_limit", b"catch_up_limit", "counts", b"counts", "create_time", b"create_time", "creator", b"creator", "cron", b"cron", "every", b"every", "jitter", b"jitter", "last_run_id", b"last_run_id", "mission_id", b"mission_id", "name", b"name", "next_time", b"next_time", "overlap", b"overlap", "paused", b"paused", "refusal", b"refusal", "retry_time", b"retry_time", "schedule_id", b"schedule_id", "spec", b"spec", "time_zone", b"time_zone", "when", b"when"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_when: _TypeAlias = _typing.Literal["cron", "at", "every", "after_mission_id"]  # noqa: Y015
+    _WhichOneofReturnType_when: _TypeAlias = _typing.Literal["cron", "at", "every", "after_mission_id", "after"]  # noqa: Y015
     _WhichOneofArgType_when: _TypeAlias = _typing.Literal["when", b"when"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_when) -> _WhichOneofReturnType_when | None: ...
 
 Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class Firing(_message.Message):
+    """A due time, and what became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    RUN_PHASE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    THROUGH_TIME_FIELD_NUMBER: _builtins.int
+    schedule_id: _builtins.str
+    """The schedule."""
+    cause: Global___FiringCause.ValueType
+    """What made it due."""
+    state: Global___FiringState.ValueType
+    """What became of it."""
+    run_id: _builtins.str
+    """Its run."""
+    run_phase: _event_pb2.RunPhase.ValueType
+    """How that run stands."""
+    reason: _builtins.str
+    """Why it waits, was left out or refused."""
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was due: a time of the schedule, the moment of the trigger, or when the last of the missions had succeeded."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When its run was started."""
+
+    @_builtins.property
+    def through_time(self) -> _timestamp_pb2.Timestamp:
+        """When it stands for several due times that were left out: the last of them."""
+
+    def __init__(
+        self,
+        *,
+        schedule_id: _builtins.str = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        cause: Global___FiringCause.ValueType = ...,
+        state: Global___FiringState.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        run_id: _builtins.str = ...,
+        run_phase: _event_pb2.RunPhase.ValueType = ...,
+        reason: _builtins.str = ...,
+        through_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "start_time", b"start_time", "through_time", b"through_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "due_time", b"due_time", "reason", b"reason", "run_id", b"run_id", "run_phase", b"run_phase", "schedule_id", b"schedule_id", "start_time", b"start_time", "state", b"state", "through_time", b"through_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Firing: _TypeAlias = Firing  # noqa: Y015
 
 @_typing.final
 class CreateScheduleRequest(_message.Message):
@@ -457,7 +692,7 @@ Global___TriggerScheduleResponse: _TypeAlias = TriggerScheduleResponse  # noqa: 
 
 @_typing.final
 class PauseScheduleRequest(_message.Message):
-    """Which schedule to stop or restart."""
+    """Which schedule to stop."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -465,8 +700,16 @@ class PauseScheduleRequest(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     schedule_id: _builtins.str
     """Its id."""
-    paused: _builtins.bool
-    """Stop, or restart."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def paused(self) -> _builtins.bool:
+        """Has no meaning: to restart there is ResumeSchedule, so that a body without this field cannot restart anything."""
+
+    @paused.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def paused(self, value: _builtins.bool) -> None:
+        """Has no meaning: to restart there is ResumeSchedule, so that a body without this field cannot restart anything."""
+
     def __init__(
         self,
         *,
@@ -504,3 +747,263 @@ class PauseScheduleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PauseScheduleResponse: _TypeAlias = PauseScheduleResponse  # noqa: Y015
+
+@_typing.final
+class ResumeScheduleRequest(_message.Message):
+    """Which schedule to let go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    schedule_id: _builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        schedule_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schedule_id", b"schedule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeScheduleRequest: _TypeAlias = ResumeScheduleRequest  # noqa: Y015
+
+@_typing.final
+class ResumeScheduleResponse(_message.Message):
+    """The schedule as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """The schedule."""
+
+    def __init__(
+        self,
+        *,
+        schedule: Global___Schedule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeScheduleResponse: _TypeAlias = ResumeScheduleResponse  # noqa: Y015
+
+@_typing.final
+class BackfillScheduleRequest(_message.Message):
+    """Which due times to start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    schedule_id: _builtins.str
+    """The schedule."""
+    dry_run: _builtins.bool
+    """Only say what would be started."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From this moment on."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Up to this moment, which lies in the past. The range may have at most 1,000 due times."""
+
+    def __init__(
+        self,
+        *,
+        schedule_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "end_time", b"end_time", "schedule_id", b"schedule_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillScheduleRequest: _TypeAlias = BackfillScheduleRequest  # noqa: Y015
+
+@_typing.final
+class BackfillScheduleResponse(_message.Message):
+    """What is started, or would be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRINGS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    waiting: _builtins.int
+    """How many are to be started."""
+    @_builtins.property
+    def firings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Firing]:
+        """Each due time of the range in order: WAITING is to be started, everything else stays as it was."""
+
+    def __init__(
+        self,
+        *,
+        firings: _abc.Iterable[Global___Firing] | None = ...,
+        waiting: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["firings", b"firings", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillScheduleResponse: _TypeAlias = BackfillScheduleResponse  # noqa: Y015
+
+@_typing.final
+class ListFiringsRequest(_message.Message):
+    """Which firings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    schedule_id: _builtins.str
+    """The schedule."""
+    page_size: _builtins.int
+    """How many at most; 0 means 50."""
+    page_token: _builtins.str
+    """From an earlier answer."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___FiringState.ValueType]:
+        """Only these states; none means all."""
+
+    def __init__(
+        self,
+        *,
+        schedule_id: _builtins.str = ...,
+        states: _abc.Iterable[Global___FiringState.ValueType] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "schedule_id", b"schedule_id", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFiringsRequest: _TypeAlias = ListFiringsRequest  # noqa: Y015
+
+@_typing.final
+class ListFiringsResponse(_message.Message):
+    """A page of firings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRINGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def firings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Firing]:
+        """The firings, the latest due time first. The latest 1,000 of a schedule are kept, and all that wait."""
+
+    def __init__(
+        self,
+        *,
+        firings: _abc.Iterable[Global___Firing] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["firings", b"firings", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFiringsResponse: _TypeAlias = ListFiringsResponse  # noqa: Y015
+
+@_typing.final
+class ListDueTimesRequest(_message.Message):
+    """Which due times."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    schedule_id: _builtins.str
+    """The schedule."""
+    count: _builtins.int
+    """How many at most; 0 means 10."""
+    def __init__(
+        self,
+        *,
+        schedule_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "schedule_id", b"schedule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDueTimesRequest: _TypeAlias = ListDueTimesRequest  # noqa: Y015
+
+@_typing.final
+class ListDueTimesResponse(_message.Message):
+    """Due times to come, as if the schedule were not paused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DUE_TIMES_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    time_zone: _builtins.str
+    """The zone in which they are meant."""
+    @_builtins.property
+    def due_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueTime]:
+        """In order; none when it waits for other missions."""
+
+    def __init__(
+        self,
+        *,
+        due_times: _abc.Iterable[Global___DueTime] | None = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_times", b"due_times", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDueTimesResponse: _TypeAlias = ListDueTimesResponse  # noqa: Y015
+
+@_typing.final
+class DueTime(_message.Message):
+    """A due time to come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is due."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is started: later than due by its jitter."""
+
+    def __init__(
+        self,
+        *,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DueTime: _TypeAlias = DueTime  # noqa: Y015

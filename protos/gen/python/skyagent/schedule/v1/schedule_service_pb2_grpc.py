@@ -70,6 +70,26 @@ class ScheduleServiceStub:
                 request_serializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.PauseScheduleRequest.SerializeToString,
                 response_deserializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.PauseScheduleResponse.FromString,
                 _registered_method=True)
+        self.ResumeSchedule = channel.unary_unary(
+                '/skyagent.schedule.v1.ScheduleService/ResumeSchedule',
+                request_serializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ResumeScheduleRequest.SerializeToString,
+                response_deserializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ResumeScheduleResponse.FromString,
+                _registered_method=True)
+        self.BackfillSchedule = channel.unary_unary(
+                '/skyagent.schedule.v1.ScheduleService/BackfillSchedule',
+                request_serializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.BackfillScheduleRequest.SerializeToString,
+                response_deserializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.BackfillScheduleResponse.FromString,
+                _registered_method=True)
+        self.ListFirings = channel.unary_unary(
+                '/skyagent.schedule.v1.ScheduleService/ListFirings',
+                request_serializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListFiringsRequest.SerializeToString,
+                response_deserializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListFiringsResponse.FromString,
+                _registered_method=True)
+        self.ListDueTimes = channel.unary_unary(
+                '/skyagent.schedule.v1.ScheduleService/ListDueTimes',
+                request_serializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListDueTimesRequest.SerializeToString,
+                response_deserializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListDueTimesResponse.FromString,
+                _registered_method=True)
 
 
 class ScheduleServiceServicer:
@@ -77,7 +97,8 @@ class ScheduleServiceServicer:
     """
 
     def CreateSchedule(self, request, context):
-        """Creates a schedule. The same request_id returns the same schedule.
+        """Creates a schedule and the mission that it starts. What could not run is refused here, as CreateMission would refuse
+        it. The same request_id returns the same schedule.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,28 +119,57 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSchedule(self, request, context):
-        """Replaces what a schedule does and when.
+        """Replaces what a schedule does and when. Another spec makes another mission; schedules that wait for it follow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSchedule(self, request, context):
-        """Deletes a schedule; runs that it started go on.
+        """Deletes a schedule. Runs that it started go on; what waited to start does not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TriggerSchedule(self, request, context):
-        """Starts the mission now, beside its times.
+        """Starts the mission now, beside its times, also while it is paused and whatever is under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseSchedule(self, request, context):
-        """Stops or restarts the times of a schedule.
+        """Stops a schedule: nothing of it starts until it is resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSchedule(self, request, context):
+        """Lets a paused schedule go on from now; times that passed meanwhile are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackfillSchedule(self, request, context):
+        """Starts the mission for due times of a past range, one after the other, or only says for which. A due time that had
+        its run is not run again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFirings(self, request, context):
+        """Lists what became of due times, the latest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDueTimes(self, request, context):
+        """Lists the due times to come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +212,26 @@ def add_ScheduleServiceServicer_to_server(servicer, server):
                     servicer.PauseSchedule,
                     request_deserializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.PauseScheduleRequest.FromString,
                     response_serializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.PauseScheduleResponse.SerializeToString,
+            ),
+            'ResumeSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSchedule,
+                    request_deserializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ResumeScheduleRequest.FromString,
+                    response_serializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ResumeScheduleResponse.SerializeToString,
+            ),
+            'BackfillSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.BackfillSchedule,
+                    request_deserializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.BackfillScheduleRequest.FromString,
+                    response_serializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.BackfillScheduleResponse.SerializeToString,
+            ),
+            'ListFirings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFirings,
+                    request_deserializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListFiringsRequest.FromString,
+                    response_serializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListFiringsResponse.SerializeToString,
+            ),
+            'ListDueTimes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDueTimes,
+                    request_deserializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListDueTimesRequest.FromString,
+                    response_serializer=skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListDueTimesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +424,114 @@ class ScheduleService:
             '/skyagent.schedule.v1.ScheduleService/PauseSchedule',
             skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.PauseScheduleRequest.SerializeToString,
             skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.PauseScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyagent.schedule.v1.ScheduleService/ResumeSchedule',
+            skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ResumeScheduleRequest.SerializeToString,
+            skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ResumeScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackfillSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyagent.schedule.v1.ScheduleService/BackfillSchedule',
+            skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.BackfillScheduleRequest.SerializeToString,
+            skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.BackfillScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFirings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyagent.schedule.v1.ScheduleService/ListFirings',
+            skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListFiringsRequest.SerializeToString,
+            skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListFiringsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDueTimes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyagent.schedule.v1.ScheduleService/ListDueTimes',
+            skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListDueTimesRequest.SerializeToString,
+            skyagent_dot_schedule_dot_v1_dot_schedule__service__pb2.ListDueTimesResponse.FromString,
             options,
             channel_credentials,
             insecure,

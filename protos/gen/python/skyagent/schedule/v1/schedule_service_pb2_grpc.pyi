@@ -34,19 +34,31 @@ class ScheduleServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ScheduleServiceAsyncStub: ...
     CreateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.CreateScheduleRequest, _schedule_service_pb2.CreateScheduleResponse]
-    """Creates a schedule. The same request_id returns the same schedule."""
+    """Creates a schedule and the mission that it starts. What could not run is refused here, as CreateMission would refuse
+    it. The same request_id returns the same schedule.
+    """
     GetSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.GetScheduleRequest, _schedule_service_pb2.GetScheduleResponse]
     """Returns one schedule."""
     ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ListSchedulesRequest, _schedule_service_pb2.ListSchedulesResponse]
     """Lists schedules, next due first."""
     UpdateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.UpdateScheduleRequest, _schedule_service_pb2.UpdateScheduleResponse]
-    """Replaces what a schedule does and when."""
+    """Replaces what a schedule does and when. Another spec makes another mission; schedules that wait for it follow."""
     DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.DeleteScheduleRequest, _schedule_service_pb2.DeleteScheduleResponse]
-    """Deletes a schedule; runs that it started go on."""
+    """Deletes a schedule. Runs that it started go on; what waited to start does not."""
     TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.TriggerScheduleRequest, _schedule_service_pb2.TriggerScheduleResponse]
-    """Starts the mission now, beside its times."""
+    """Starts the mission now, beside its times, also while it is paused and whatever is under way."""
     PauseSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.PauseScheduleRequest, _schedule_service_pb2.PauseScheduleResponse]
-    """Stops or restarts the times of a schedule."""
+    """Stops a schedule: nothing of it starts until it is resumed."""
+    ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ResumeScheduleRequest, _schedule_service_pb2.ResumeScheduleResponse]
+    """Lets a paused schedule go on from now; times that passed meanwhile are left out."""
+    BackfillSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.BackfillScheduleRequest, _schedule_service_pb2.BackfillScheduleResponse]
+    """Starts the mission for due times of a past range, one after the other, or only says for which. A due time that had
+    its run is not run again.
+    """
+    ListFirings: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ListFiringsRequest, _schedule_service_pb2.ListFiringsResponse]
+    """Lists what became of due times, the latest first."""
+    ListDueTimes: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ListDueTimesRequest, _schedule_service_pb2.ListDueTimesResponse]
+    """Lists the due times to come."""
 
 @_typing.type_check_only
 class ScheduleServiceAsyncStub(ScheduleServiceStub):
@@ -54,19 +66,31 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.CreateScheduleRequest, _schedule_service_pb2.CreateScheduleResponse]  # type: ignore[assignment]
-    """Creates a schedule. The same request_id returns the same schedule."""
+    """Creates a schedule and the mission that it starts. What could not run is refused here, as CreateMission would refuse
+    it. The same request_id returns the same schedule.
+    """
     GetSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.GetScheduleRequest, _schedule_service_pb2.GetScheduleResponse]  # type: ignore[assignment]
     """Returns one schedule."""
     ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ListSchedulesRequest, _schedule_service_pb2.ListSchedulesResponse]  # type: ignore[assignment]
     """Lists schedules, next due first."""
     UpdateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.UpdateScheduleRequest, _schedule_service_pb2.UpdateScheduleResponse]  # type: ignore[assignment]
-    """Replaces what a schedule does and when."""
+    """Replaces what a schedule does and when. Another spec makes another mission; schedules that wait for it follow."""
     DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.DeleteScheduleRequest, _schedule_service_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
-    """Deletes a schedule; runs that it started go on."""
+    """Deletes a schedule. Runs that it started go on; what waited to start does not."""
     TriggerSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.TriggerScheduleRequest, _schedule_service_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
-    """Starts the mission now, beside its times."""
+    """Starts the mission now, beside its times, also while it is paused and whatever is under way."""
     PauseSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.PauseScheduleRequest, _schedule_service_pb2.PauseScheduleResponse]  # type: ignore[assignment]
-    """Stops or restarts the times of a schedule."""
+    """Stops a schedule: nothing of it starts until it is resumed."""
+    ResumeSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ResumeScheduleRequest, _schedule_service_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
+    """Lets a paused schedule go on from now; times that passed meanwhile are left out."""
+    BackfillSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.BackfillScheduleRequest, _schedule_service_pb2.BackfillScheduleResponse]  # type: ignore[assignment]
+    """Starts the mission for due times of a past range, one after the other, or only says for which. A due time that had
+    its run is not run again.
+    """
+    ListFirings: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ListFiringsRequest, _schedule_service_pb2.ListFiringsResponse]  # type: ignore[assignment]
+    """Lists what became of due times, the latest first."""
+    ListDueTimes: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ListDueTimesRequest, _schedule_service_pb2.ListDueTimesResponse]  # type: ignore[assignment]
+    """Lists the due times to come."""
 
 class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps schedules; each due time starts a mission once, however many schedulers run."""
@@ -77,7 +101,9 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.CreateScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.CreateScheduleResponse, _abc.Awaitable[_schedule_service_pb2.CreateScheduleResponse]]:
-        """Creates a schedule. The same request_id returns the same schedule."""
+        """Creates a schedule and the mission that it starts. What could not run is refused here, as CreateMission would refuse
+        it. The same request_id returns the same schedule.
+        """
 
     @_abc_1.abstractmethod
     def GetSchedule(
@@ -101,7 +127,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.UpdateScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.UpdateScheduleResponse, _abc.Awaitable[_schedule_service_pb2.UpdateScheduleResponse]]:
-        """Replaces what a schedule does and when."""
+        """Replaces what a schedule does and when. Another spec makes another mission; schedules that wait for it follow."""
 
     @_abc_1.abstractmethod
     def DeleteSchedule(
@@ -109,7 +135,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.DeleteScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.DeleteScheduleResponse, _abc.Awaitable[_schedule_service_pb2.DeleteScheduleResponse]]:
-        """Deletes a schedule; runs that it started go on."""
+        """Deletes a schedule. Runs that it started go on; what waited to start does not."""
 
     @_abc_1.abstractmethod
     def TriggerSchedule(
@@ -117,7 +143,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.TriggerScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.TriggerScheduleResponse, _abc.Awaitable[_schedule_service_pb2.TriggerScheduleResponse]]:
-        """Starts the mission now, beside its times."""
+        """Starts the mission now, beside its times, also while it is paused and whatever is under way."""
 
     @_abc_1.abstractmethod
     def PauseSchedule(
@@ -125,6 +151,40 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.PauseScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.PauseScheduleResponse, _abc.Awaitable[_schedule_service_pb2.PauseScheduleResponse]]:
-        """Stops or restarts the times of a schedule."""
+        """Stops a schedule: nothing of it starts until it is resumed."""
+
+    @_abc_1.abstractmethod
+    def ResumeSchedule(
+        self,
+        request: _schedule_service_pb2.ResumeScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_service_pb2.ResumeScheduleResponse, _abc.Awaitable[_schedule_service_pb2.ResumeScheduleResponse]]:
+        """Lets a paused schedule go on from now; times that passed meanwhile are left out."""
+
+    @_abc_1.abstractmethod
+    def BackfillSchedule(
+        self,
+        request: _schedule_service_pb2.BackfillScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_service_pb2.BackfillScheduleResponse, _abc.Awaitable[_schedule_service_pb2.BackfillScheduleResponse]]:
+        """Starts the mission for due times of a past range, one after the other, or only says for which. A due time that had
+        its run is not run again.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFirings(
+        self,
+        request: _schedule_service_pb2.ListFiringsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_service_pb2.ListFiringsResponse, _abc.Awaitable[_schedule_service_pb2.ListFiringsResponse]]:
+        """Lists what became of due times, the latest first."""
+
+    @_abc_1.abstractmethod
+    def ListDueTimes(
+        self,
+        request: _schedule_service_pb2.ListDueTimesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedule_service_pb2.ListDueTimesResponse, _abc.Awaitable[_schedule_service_pb2.ListDueTimesResponse]]:
+        """Lists the due times to come."""
 
 def add_ScheduleServiceServicer_to_server(servicer: ScheduleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -21,6 +21,7 @@ from control.journal.errors import (
     StaleOwner,
 )
 from control.journal.event import EventDraft, StoredEvent
+from control.journal.hub import wake_topic
 from control.journal.journal import Journal, Verification
 from control.journal.run import (
     ForkPoint,
@@ -86,4 +87,5 @@ __all__ = [
     "Verification",
     "open_journal",
     "shared_journal",
+    "wake_topic",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from control.journal import lineage
 from control.journal.append import Append, Appended, ApprovalUse
-from control.journal.appending import EventRow, Heads, Written, extended, rows_of
+from control.journal.appending import EventRow, Heads, Written, ends, extended, rows_of
 from control.journal.approval import ApprovalStatus
 from control.journal.errors import (
     ApprovalNotUsable,
@@ -63,7 +63,7 @@ def write(driver: Driver, append: Append, now_ms: int, heads: Heads) -> Written 
         _touch_others(driver, append, rows[-1])
     if append.projection is not None:
         _project(driver, append, rows[-1])
-    return Written.of(rows)
+    return Written.of(rows, ends=ends(append))
 
 
 def _moved(driver: Driver, append: Append, now_ms: int, heads: Heads) -> tuple[EventRow, ...] | None:

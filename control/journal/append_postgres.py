@@ -19,6 +19,7 @@ from control.journal.appending import (
     EventRow,
     Heads,
     Written,
+    ends,
     extended,
     publish,
     rows_of,
@@ -72,7 +73,7 @@ class PostgresAppends:
 
     def apply(self, connection: Connection, items: Sequence[Append]) -> Sequence[Written | SkyError]:
         driver, time_ms = driver_of(connection), self._now_ms(connection)
-        plain = [append for append in items if not extended(append) and not _ends(append)]
+        plain = [append for append in items if not extended(append) and not ends(append)]
         done = self._together(driver_connection(connection), plain, time_ms)
         return [done.get(append.append_id) or self._alone(driver, append, time_ms) for append in items]
 
@@ -109,11 +110,6 @@ class PostgresAppends:
         return written
 
 
-def _ends(append: Append) -> bool:
-    """Whether questions of the run are to be closed with it."""
-    return append.projection is not None and append.projection.terminal
-
-
 # Types of the columns of the statement's four tables.
 _ASKED = (texts, bigints, bigints, bigints, byte_strings, bigints, byte_strings)
 _EVENTS = (
@@ -144,8 +140,8 @@ def _columns(appends: Sequence[Append], rows: Sequence[tuple[EventRow, ...]]) ->
         for a, added in zip(appends, rows, strict=True)
         if a.projection is not None
     ]
-    ends = [(a.run_id, a.projection.terminal) for a in appends if a.projection is not None]
-    return [*_packed(_ASKED, asked), *_packed(_EVENTS, events), *_packed(_SHOWN, shown), *_packed(_ENDS, ends)]
+    over = [(a.run_id, a.projection.terminal) for a in appends if a.projection is not None]
+    return [*_packed(_ASKED, asked), *_packed(_EVENTS, events), *_packed(_SHOWN, shown), *_packed(_ENDS, over)]
 
 
 def _packed(columns: Sequence[Callable[..., object]], rows: Sequence[tuple[object, ...]]) -> list[object]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from control.journal.append import Append, Appended
 from control.journal.chain import event_hash, payload_digest
 from control.journal.event import EventDraft, StoredEvent
-from control.journal.hub import Hub, event_topic
+from control.journal.hub import Hub, event_topic, wake_topic
 
 INSERT_EVENT = (
     "INSERT INTO run_events (run_id, seq, append_id, epoch, kind, ts_ms, payload, payload_digest, prev_hash, hash)"
@@ -22,16 +22,17 @@ EventRow = tuple[str, int, str, int, int, int, bytes, bytes, bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What one append did; no rows when it had been committed before."""
+    """What one append did; no rows when it had been committed before. `ends` when its run is over with it."""
 
     appended: Appended
     rows: tuple[EventRow, ...]
+    ends: bool = False
 
     @staticmethod
-    def of(rows: tuple[EventRow, ...]) -> Written:
+    def of(rows: tuple[EventRow, ...], *, ends: bool = False) -> Written:
         """An append that added these rows."""
         last = rows[-1]
-        return Written(Appended(last[1], last[9], last[5]), rows)
+        return Written(Appended(last[1], last[9], last[5]), rows, ends)
 
 
 def chained(
@@ -77,6 +78,11 @@ class Heads:
         return rows
 
 
+def ends(append: Append) -> bool:
+    """Whether the run is over with it: its questions are closed, and whoever waited for its end is told."""
+    return append.projection is not None and append.projection.terminal
+
+
 def extended(append: Append) -> bool:
     """Whether it touches more than its run's events."""
     touched = (append.applied_commands, append.new_approvals, append.claims, append.releases)
@@ -88,8 +94,11 @@ def publish(hub: Hub, results: Iterable[Written]) -> None:
     for written in results:
         if written.rows and hub.has_tail(written.rows[0][0]):
             hub.publish([StoredEvent(*row) for row in written.rows])
+        if written.ends:
+            hub.wake(written.rows[0][0])
 
 
 def topics(appends: Sequence[Append]) -> Iterable[str]:
     """What other processes should look at after these."""
-    return [event_topic(append.run_id) for append in appends]
+    over = [wake_topic(append.run_id) for append in appends if ends(append)]
+    return [*(event_topic(append.run_id) for append in appends), *over]

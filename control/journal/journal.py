@@ -142,7 +142,7 @@ class Journal(Protocol):
         ...
 
     def wakes(self) -> AsyncGenerator[str]:
-        """Ids of runs that were created, commanded or released since the iteration began, coalesced.
+        """Ids of runs that were created, commanded, released or ended since the iteration began, coalesced.
 
         A hint: whoever loses one finds the run at its next poll.
         """

@@ -97,3 +97,18 @@ class ManualClock:
             if tasks <= sleeping and not reached.done():
                 reached.set_result(None)
         self._watchers = [watcher for watcher in self._watchers if not watcher[1].done()]
+
+
+async def wait_for(event: asyncio.Event, clock: Clock, seconds: float) -> None:
+    """Waits for an event, but not longer than so many seconds of the clock."""
+    if event.is_set():
+        return
+
+    async def ring() -> None:
+        await clock.sleep(seconds)
+        event.set()
+
+    async with asyncio.TaskGroup() as group:
+        timer = group.create_task(ring())
+        await event.wait()
+        timer.cancel()

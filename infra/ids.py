@@ -10,6 +10,7 @@ from typing import Protocol
 from ulid import ULID
 
 from infra.clock import Clock
+from infra.digest import digest_hex, digest_of
 from infra.errors import InvalidArgument, Violation
 
 _RANDOM_BITS = 80
@@ -83,6 +84,12 @@ def seeded_ids(seed: int, clock: Clock) -> RandomIds:
 
 def _written(number: int) -> str:
     return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+
+
+def derived_uuid(*parts: str) -> str:
+    """A request id that is the same for the same parts (RFC 9562 version 8, from their BLAKE3)."""
+    digest = digest_hex(digest_of("\0".join(parts).encode()))
+    return str(uuid.UUID(f"{digest[:12]}8{digest[13:16]}{8 | int(digest[16], 16) & 3:x}{digest[17:32]}"))
 
 
 def ulid_int(ulid: str) -> int:

@@ -13,10 +13,10 @@ from control.core.templates import Template, template_named
 from control.mission_api.preparing import Preparation
 from control.mission_api.runs import Runs, Start, same_mission
 from control.mission_api.store import MissionRow, MissionStore, inserted
-from infra.auth import caller
+from infra.auth import Caller, Role, caller
 from infra.clock import Clock
 from infra.digest import digest_message
-from infra.errors import AlreadyExists, NotFound, Precondition
+from infra.errors import AlreadyExists, Denied, NotFound, Precondition
 from infra.ids import Ids
 from skyagent.mission.v1 import mission_pb2
 from skyagent.mission.v1 import mission_service_pb2 as pb
@@ -53,7 +53,7 @@ class Missions:
         row = MissionRow(
             mission_id=self.ids.ulid(),
             tenant=who.tenant,
-            creator=who.subject,
+            creator=in_name_of(who, request.actor),
             spec=prepared.spec.SerializeToString(deterministic=True),
             created_ms=self.clock.now_ms(),
             request_id=request.request_id or None,
@@ -61,20 +61,20 @@ class Missions:
         )
         if request.hold:
             return _same_request(await self.store.create(row), digest)
-        start = Start(row, who.subject, prepared.template.version, row.request_id)
+        start = Start(row, row.creator, prepared.template.version, row.request_id)
         head = await self.runs.start(start, also=[inserted(row)])
         mission = await self.get(head.mission_id)
         await self.show_inputs(mission.current_run_id, prepared.spec)
         return _same_request(mission, digest)
 
-    async def start_run(self, mission_id: str, request_id: str) -> str:
+    async def start_run(self, mission_id: str, request_id: str, actor: str) -> str:
         """Another run of a mission. Raises NotFound, or AlreadyExists for a reused request_id."""
-        who = caller()
+        starter = in_name_of(caller(), actor)
         async with self.starting:
             row = await self.get(mission_id)
             spec = mission_pb2.MissionSpec.FromString(row.spec)
             template = template_named(self.preparation.templates, spec.template)
-            start = Start(row, who.subject, template.version, request_id or None)
+            start = Start(row, starter, template.version, request_id or None)
             head = await self.runs.start(start)
         same_mission(head, mission_id)
         await self.show_inputs(head.run_id, spec)
@@ -136,6 +136,13 @@ class MissionServicer(rpc.MissionServiceServicer):
 
     async def ListTemplates(self, request: pb.ListTemplatesRequest, context: Context) -> pb.ListTemplatesResponse:
         return pb.ListTemplatesResponse(templates=[template.contract() for template in self._templates.values()])
+
+
+def in_name_of(who: Caller, actor: str) -> str:
+    """Whose it is: the caller's own, unless a service acts for somebody. Raises Denied for anybody else who tries."""
+    if actor and who.role is not Role.INTERNAL:
+        raise Denied("ACTOR_DENIED", f"role {who.role} acts in its own name only; leave out the actor {actor!r}")
+    return actor or who.subject
 
 
 def _digest(request: pb.CreateMissionRequest) -> str:

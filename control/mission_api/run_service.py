@@ -52,7 +52,7 @@ class RunServicer(rpc.RunServiceServicer):
         self._draining = draining
 
     async def StartRun(self, request: pb.StartRunRequest, context: Context) -> pb.StartRunResponse:
-        run_id = await self._missions.start_run(request.mission_id, request.request_id)
+        run_id = await self._missions.start_run(request.mission_id, request.request_id, request.actor)
         return pb.StartRunResponse(run=await self._runs.summary(run_id, caller().tenant))
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:

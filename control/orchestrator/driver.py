@@ -33,7 +33,7 @@ from control.orchestrator.links import Key, WorkerLink, WorkerLinks
 from control.orchestrator.open_intents import OpenIntents
 from control.orchestrator.own_steps import OwnSteps
 from control.orchestrator.results import Results
-from infra.clock import Clock
+from infra.clock import Clock, wait_for
 from infra.errors import SkyError
 from infra.ids import Ids
 from infra.log import event_logger
@@ -271,18 +271,3 @@ class Driver:
         """Whether an attempt is open in this run."""
         attempt = self.ledger.folded.attempt(key.step_id, key.attempt)
         return attempt is not None and attempt.open
-
-
-async def wait_for(event: asyncio.Event, clock: Clock, seconds: float) -> None:
-    """Waits for an event, but not longer than so many seconds of the clock."""
-    if event.is_set():
-        return
-
-    async def ring() -> None:
-        await clock.sleep(seconds)
-        event.set()
-
-    async with asyncio.TaskGroup() as group:
-        timer = group.create_task(ring())
-        await event.wait()
-        timer.cancel()

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from control.core.run import FOLD_VERSION, INTERNAL_ERROR, LOG_BEHIND, RunFold, terminal
 from control.journal import FoldTooNew, Journal, Node, Pulse, RunHead, StaleOwner
-from control.orchestrator.driver import Driver, wait_for
+from control.orchestrator.driver import Driver
 from control.orchestrator.links import Key, WorkerLink, fence_of
 from control.orchestrator.living import Living
 from control.orchestrator.measures import Measures
 from control.orchestrator.results import Report
-from infra.clock import Clock
+from infra.clock import Clock, wait_for
 from infra.errors import Exhausted, NotFound, SkyError, Unavailable, cause_of
 from infra.ids import Ids
 from infra.log import event_logger

@@ -18,6 +18,7 @@ from skyagent.mission.v1.mission_service_pb2_grpc import MissionServiceStub
 from skyagent.policy.v1.policy_service_pb2_grpc import PolicyServiceStub
 from skyagent.run.v1.approval_service_pb2_grpc import ApprovalServiceStub
 from skyagent.run.v1.run_service_pb2_grpc import RunServiceStub
+from skyagent.schedule.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 
 if TYPE_CHECKING:
     from skyagent.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceAsyncStub
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from skyagent.policy.v1.policy_service_pb2_grpc import PolicyServiceAsyncStub
     from skyagent.run.v1.approval_service_pb2_grpc import ApprovalServiceAsyncStub
     from skyagent.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
+    from skyagent.schedule.v1.schedule_service_pb2_grpc import ScheduleServiceAsyncStub
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Services:
     approvals: ApprovalServiceAsyncStub
     artifacts: ArtifactServiceAsyncStub
     policy: PolicyServiceAsyncStub
+    schedules: ScheduleServiceAsyncStub
 
 
 @asynccontextmanager
@@ -49,6 +52,7 @@ async def connected(settings: Settings) -> AsyncGenerator[Services]:
             ApprovalServiceStub(channel),
             ArtifactServiceStub(channel),
             PolicyServiceStub(channel),
+            ScheduleServiceStub(channel),
         )
 
 

@@ -22,6 +22,7 @@ PUBLIC = (
     "skyagent.policy.v1.PolicyService",
     "skyagent.run.v1.ApprovalService",
     "skyagent.run.v1.RunService",
+    "skyagent.schedule.v1.ScheduleService",
 )
 # What tools ask before they know any service of ours. Bidirectional or long, so never with a timeout.
 TOOLING = (

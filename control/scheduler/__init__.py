@@ -1,0 +1,1 @@
+"""The scheduler: missions that start by themselves, each due time once, however many schedulers run."""

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Noun] = {
     "run": Noun("Run a mission and watch it.", "run"),
     "runs": Noun("List, show, watch and control runs.", "runs"),
     "missions": Noun("List, show, watch and control missions.", "missions"),
+    "schedules": Noun("Start missions by themselves: at times, or after others.", "schedules"),
     "approvals": Noun("List and answer questions that wait for a person.", "approvals"),
     "artifacts": Noun("List and fetch what runs made.", "artifacts"),
     "templates": Noun("Show missions that need no model.", "templates"),

@@ -22,9 +22,6 @@ from tests.control.mission_api.world import Client, World
 if TYPE_CHECKING:
     from skyagent.schedule.v1.schedule_service_pb2_grpc import ScheduleServiceAsyncStub
 
-ASLEEP = 2
-"""Loops that sleep on the clock: the scheduler, and the mesh's own."""
-
 
 def self_test() -> mission_pb2.MissionSpec:
     return mission_pb2.MissionSpec(goal="try", template="self_test")
@@ -62,9 +59,12 @@ class Timetable:
 
     async def pass_by(self, seconds: float) -> None:
         """Until the scheduler has done all there is to do then."""
-        await self.clock.until_sleeping(ASLEEP)
+        loops = 2 + len(
+            self.world.runtime.health.facts()
+        )  # the scheduler, who keeps tokens, and who looks after health
+        await self.clock.until_sleeping(loops)
         await self.clock.advance(seconds)
-        await self.clock.until_sleeping(ASLEEP)
+        await self.clock.until_sleeping(loops)
 
     async def firings(self, schedule_id: str) -> Sequence[pb.Firing]:
         """The latest last."""

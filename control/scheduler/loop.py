@@ -62,11 +62,11 @@ class Scheduler:
             while True:
                 self._woken.clear()
                 try:
-                    rest = await self._round()
+                    until = await self._round()
                 except _PASSING as away:  # a database or peer that is away for now ends nothing
                     log.warning("schedules.not_looked_after", error=away)
-                    rest = _AGAIN
-                await wait_for(self._woken, self.clock, min(rest, LONGEST_SLEEP))
+                    until = self.clock.monotonic() + _AGAIN
+                await wait_for(self._woken, self.clock, until - self.clock.monotonic())
 
     async def _listen(self) -> None:
         async with aclosing(self.journal.wakes()) as wakes:
@@ -74,16 +74,16 @@ class Scheduler:
                 self.look(run_id)
 
     async def _round(self) -> float:
-        """Takes every turn that is due and starts what was decided; in how many seconds to look again."""
+        """Takes every turn that is due and starts what was decided; the monotonic moment at which to look again."""
         for schedule_id in sorted(await self._concerned()):
             if self._broken.get(schedule_id, 0.0) <= self.clock.monotonic():
                 await self._try(schedule_id)
         again = await self.starter.start_all()
         wake_ms = await self.store.next_wake()
-        until_due = LONGEST_SLEEP if wake_ms is None else (wake_ms - self.clock.now_ms()) / 1000
+        rest = LONGEST_SLEEP if wake_ms is None else (wake_ms - self.clock.now_ms()) / 1000
+        rest = min(rest, LONGEST_SLEEP if again is None else again)
         # What is due and was left alone is no reason to look all the time.
-        until_due = max(until_due, _AGAIN) if self._broken else until_due
-        return max(0.0, until_due if again is None else min(until_due, again))
+        return self.clock.monotonic() + min(max(rest, _AGAIN if self._broken else 0.0), LONGEST_SLEEP)
 
     async def _concerned(self) -> frozenset[str]:
         now = self.clock.monotonic()

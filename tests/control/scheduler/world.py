@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from control.journal import SqlJournal, shared_journal
 from infra.clock import ManualClock
 from infra.errors import SkyError
 from infra.status import from_rpc_error
@@ -58,13 +60,19 @@ class Timetable:
         return (await self.stub.GetSchedule(pb.GetScheduleRequest(schedule_id=schedule_id))).schedule
 
     async def pass_by(self, seconds: float) -> None:
-        """Until the scheduler has done all there is to do then."""
-        loops = 2 + len(
-            self.world.runtime.health.facts()
-        )  # the scheduler, who keeps tokens, and who looks after health
-        await self.clock.until_sleeping(loops)
+        """Until the scheduler has done all there is to do then, also when it was busy while time passed."""
+        journal = await self.world.runtime.shared(shared_journal)
+        await self._asleep()
         await self.clock.advance(seconds)
-        await self.clock.until_sleeping(loops)
+        await self._asleep()
+        cast(SqlJournal, journal)._hub.wake("")  # pyright: ignore[reportPrivateUsage] -- as from another process
+        for _ in range(10):  # from the hub to the scheduler it is a few steps
+            await asyncio.sleep(0)
+        await self._asleep()
+
+    async def _asleep(self) -> None:
+        # The scheduler, who keeps tokens, and who looks after health.
+        await self.clock.until_sleeping(2 + len(self.world.runtime.health.facts()))
 
     async def firings(self, schedule_id: str) -> Sequence[pb.Firing]:
         """The latest last."""

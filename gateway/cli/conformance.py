@@ -51,14 +51,9 @@ def run(
     """
     _require_known(report)
     address, words = _split(command or [], listen)
-    asked = Asked(
-        listen=address,
-        command=words,
-        token=_token(token_file),
-        only=only or (),
-        ask=press_enter if somebody_is_there() and not json_lines else None,
-    )
     screen = _Lines() if machine_readable(json_lines=json_lines) else _Terminal()
+    ask = screen.ask if isinstance(screen, _Terminal) and somebody_is_there() else None
+    asked = Asked(listen=address, command=words, token=_token(token_file), only=only or (), ask=ask)
     done = perform(_try(asked, screen))
     screen.total(done)
     if report is not None:
@@ -137,6 +132,12 @@ class _Terminal:
                 "start your worker now, with\n"
                 f"  SKYAGENT_WORKER__CONNECT={escape(place.connect)} SKYAGENT_WORKER__WITNESS={escape(place.witness)}"
             )
+        self._status.start()
+
+    async def ask(self, what: str) -> None:
+        """The terminal belongs to the question until it is answered."""
+        self._status.stop()
+        await press_enter(what)
         self._status.start()
 
     def begins(self, check: Check[Bench], number: int, of: int) -> None:

@@ -25,13 +25,14 @@ BlobContext = grpc.aio.ServicerContext[pb.PutBlobRequest, pb.PutBlobResponse]
 
 
 class Plane:
-    """`stores` is cleared to let PutBlob fail; `turning_away` lets so many streams fail before Hello is answered."""
+    """`stores` is cleared to let PutBlob fail; `turning_away` lets so many streams end, with a status, before Hello."""
 
     def __init__(self, token: str, clock: Clock, transcript: Transcript) -> None:
         self.blobs: dict[str, bytes] = {}
         self.puts: list[str] = []
         self.stores = True
         self.turning_away = 0
+        self.turning_away_with = grpc.StatusCode.UNAVAILABLE
         self.turned_away_at: list[float] = []
         self.faults = Faults()
         self.address = ""
@@ -105,8 +106,9 @@ class Plane:
         if self.turning_away:
             self.turning_away -= 1
             self.turned_away_at.append(self._clock.monotonic())
-            self._transcript.note(f"#{self._streams} dialled, and turned away as UNAVAILABLE")
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the conformance check turns this stream away")
+            status = self.turning_away_with
+            self._transcript.note(f"#{self._streams} dialled, and turned away as {status.name}")
+            await context.abort(status, "the conformance check turns this stream away")
         self._check_token(metadata)
         stream = Stream(self._streams, metadata, self._clock, self._transcript, self.faults)
         self._transcript.note(f"#{self._streams} dialled")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
+import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SKYAGENT = str(Path(sys.executable).parent / "skyagent")
 CLOCK = SystemClock()
 IDS = system_ids(CLOCK)
+CONNECT, WITNESS = "SKYAGENT_WORKER__CONNECT", "SKYAGENT_WORKER__WITNESS"
+PATIENCE = 30.0
+STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -46,6 +52,66 @@ class Silent:
 
     def ended(self, result: Result) -> None:
         pass
+
+
+class Shown:
+    """A terminal, and what it has shown."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._text = ""
+        self._more = asyncio.Event()
+
+    async def sees(self, pattern: str) -> re.Match[str]:
+        """Where the pattern is, once it is shown."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while (found := re.search(pattern, self._text)) is None:
+                    self._more.clear()
+                    await self._more.wait()
+        except TimeoutError:
+            pytest.fail(f"{pattern} was not shown, but: {self._text}")
+        return found
+
+    def types(self, text: str) -> None:
+        os.write(self._descriptor, text.encode())
+
+    def read(self) -> None:
+        try:
+            self._text += STYLE.sub("", os.read(self._descriptor, 65536).decode(errors="replace"))
+        except OSError:  # nobody has it open any more
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._more.set()
+
+
+@contextmanager
+def terminal() -> Generator[tuple[int, Shown]]:
+    """A terminal for a program, and the view of whoever sits before it."""
+    ours, theirs = pty.openpty()
+    shown, loop = Shown(ours), asyncio.get_running_loop()
+    loop.add_reader(ours, shown.read)
+    try:
+        yield theirs, shown
+    finally:
+        loop.remove_reader(ours)
+        os.close(theirs)
+        os.close(ours)
+
+
+@asynccontextmanager
+async def program(
+    *command: str, env: Mapping[str, str], stdin: int | None = None, stdout: int | None = None
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """A process that does not outlive the block."""
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment() | dict(env), stdin=stdin, stdout=stdout, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 async def tried(folder: Path, command: Sequence[str], *only: str) -> Report:
@@ -95,12 +161,8 @@ async def test_what_only_a_restart_shows_is_not_tried_on_a_worker_that_somebody_
         trying = group.create_task(trial(asked, tmp_path, progress, clock=CLOCK, ids=IDS))
         place = await progress.place
         env = {name: value for name, value in place.variables().items() if value}
-        worker = await asyncio.create_subprocess_exec(
-            SKYAGENT, "worker", "noop", "--id", "by-hand", "--token-file", "/dev/null", env=environment() | env
-        )
-        report = await trying
-        worker.terminate()
-        await worker.wait()
+        async with program(SKYAGENT, "worker", "noop", "--id", "by-hand", "--token-file", "/dev/null", env=env):
+            report = await trying
     verdicts = {each.name: (each.verdict, each.tried) for each in report.results}
     assert verdicts["hello-first"] == verdicts["step"] == (Verdict.PASS, True), shown(report)
     assert verdicts["restart"] == (Verdict.SKIP, False)
@@ -108,19 +170,35 @@ async def test_what_only_a_restart_shows_is_not_tried_on_a_worker_that_somebody_
     assert not report.conforms
 
 
+async def test_a_person_who_started_the_worker_is_asked_to_kill_it_and_to_start_it_again(tmp_path: Path) -> None:
+    with terminal() as (theirs, shown):
+        asked = (SKYAGENT, "worker", "conformance", "127.0.0.1:0", "--only", "hello-first", "--only", "restart")
+        async with program(*asked, stdin=theirs, stdout=theirs, env={"COLUMNS": "200", "TERM": "xterm"}) as tool:
+            told = await shown.sees(" ".join(rf"{name}=(?P<{name}>\S+)" for name in (CONNECT, WITNESS)) + r"\s")
+            command = (SKYAGENT, "worker", "noop", "--id", "by-hand", "--token-file", "/dev/null")
+            env = told.groupdict() | {"SKYAGENT_DATA_DIR": str(tmp_path)}
+            async with program(*command, env=env) as first:
+                await shown.sees("please end the worker with kill -9, then press Enter")
+                first.kill()
+                await first.wait()
+                shown.types("\n")
+            await shown.sees("please start the worker again, with the same journal, then press Enter")
+            async with program(*command, env=env):
+                shown.types("\n")
+                await shown.sees("conforms: 2 passed")
+                assert await tool.wait() == 0
+
+
 async def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
     marker = IDS.uuid()
-    tool = await asyncio.create_subprocess_exec(
-        *(SKYAGENT, "worker", "conformance", "--only", "hello-first", "--only", "one-holder"),
-        *("--", SKYAGENT, "worker", "noop"),
-        stdout=asyncio.subprocess.PIPE,
-        env=environment() | {MARKER_VARIABLE: marker, "TMPDIR": str(tmp_path)},
-    )
-    assert tool.stdout is not None
-    assert "ready" in json.loads(await tool.stdout.readline())
-    assert json.loads(await tool.stdout.readline())["check"]["verdict"] == "PASS"
-    tool.send_signal(signal.SIGINT)
-    assert await tool.wait() == 130
+    command = (SKYAGENT, "worker", "conformance", "--only", "hello-first", "--only", "one-holder")
+    env = {MARKER_VARIABLE: marker, "TMPDIR": str(tmp_path)}
+    async with program(*command, "--", SKYAGENT, "worker", "noop", env=env, stdout=asyncio.subprocess.PIPE) as tool:
+        assert tool.stdout is not None
+        assert "ready" in json.loads(await tool.stdout.readline())
+        assert json.loads(await tool.stdout.readline())["check"]["verdict"] == "PASS"
+        tool.send_signal(signal.SIGINT)
+        assert await tool.wait() == 130
     assert find_marked(marker) == []
     assert await asyncio.to_thread(os.listdir, tmp_path) == []
 

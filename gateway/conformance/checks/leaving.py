@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
+
 from gateway.conformance.actions import noop
 from gateway.conformance.bench import Bench
-from gateway.conformance.checks.claims import claim, ended_well, refused, without_effect
+from gateway.conformance.checks.claims import claim, ended_well, refused, said, without_effect
 from gateway.conformance.stream import PATIENCE, QUIET, Stream
 from gateway.conformance.verdicts import Check, Failed
+from skyagent.execution.v1 import action_pb2 as act
+from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as pb
 
-DRAIN_MS = 8000
+DRAIN_MS = 4000
 
 
 async def sigterm(bench: Bench) -> None:
@@ -40,11 +44,13 @@ async def new_journal(bench: Bench) -> None:
 
 
 async def drain(bench: Bench) -> None:
-    """While a step runs; another one is assigned before the worker can have left."""
+    """While two steps run, of which one never ends; a third is assigned before the worker can have left."""
     stream, key, marker = await bench.stream(), bench.key(), bench.marker("drain")
-    bench.witness.hold(marker)
-    await stream.assign(key, noop(marker))
-    await bench.witness.sees(marker)
+    endless, never = bench.key(), bench.marker("endless")
+    for each, name in ((key, marker), (endless, never)):
+        bench.witness.hold(name)
+        await stream.assign(each, noop(name))
+        await bench.witness.sees(name)
     order = pb.Drain(reason="the check says so")
     order.deadline.FromMilliseconds(bench.clock.now_ms() + DRAIN_MS)
     stream.send(pb.ControlResponse(drain=order))
@@ -59,7 +65,20 @@ async def drain(bench: Bench) -> None:
     bench.happened(other, 0)
     stream.recorded(late)
     stream.recorded(key)
+    outcome = (await stream.result(endless)).outcome
+    given_up = outcome.status == act.OUTCOME_STATUS_CANCELLED and outcome.effect != eff.EFFECT_NONE
+    claim(given_up, f"at the deadline what still ran is {said(outcome)}, not CANCELLED with EFFECT_UNKNOWN")
+    stream.recorded(endless)
     await _goodbye(bench, stream)
+
+
+async def final_refusal(bench: Bench) -> None:
+    """The control plane says that this worker may not work."""
+    stream = await bench.stream()
+    bench.plane.turning_away, bench.plane.turning_away_with = 1, grpc.StatusCode.PERMISSION_DENIED
+    stream.close()
+    code = await bench.operator.ended()
+    claim(code != 0, "the process ended with exit code 0, as if all were well")
 
 
 async def _goodbye(bench: Bench, stream: Stream) -> None:
@@ -76,5 +95,15 @@ async def _goodbye(bench: Bench, stream: Stream) -> None:
 CHECKS = (
     Check("sigterm-drains", "SIGTERM: what runs ends and is recorded, then Goodbye and exit code 0.", sigterm),
     Check("new-journal", "A journal that was removed is followed by one with another id.", new_journal),
-    Check("drain", "Drain: what runs ends, what comes is handed back as DRAINING, then Goodbye and the end.", drain),
+    Check(
+        "drain",
+        "Drain: what runs ends or is cancelled at the deadline, what comes is handed back as DRAINING, then Goodbye.",
+        drain,
+    ),
+    Check(
+        "final-refusal",
+        "A stream that ends with PERMISSION_DENIED ends the worker: dialling again cannot help.",
+        final_refusal,
+        required=False,
+    ),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from grpc.aio import AioRpcError, StreamStreamCall
 
@@ -85,7 +86,8 @@ class ControlStream:
 
     async def _handshake(self, hello: pb.ControlRequest) -> pb.Welcome | SkyError:
         try:
-            await self._put([hello])
+            with suppress(asyncio.InvalidStateError):  # the call has ended already: reading says by what
+                await self._put([hello])
             frame = await self._call.read()
         except (AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError) as error:
             return self._ended_by(error)

@@ -14,7 +14,7 @@ from execution.stream import ControlStream
 from infra.backoff import Backoff
 from infra.channels import dial
 from infra.clock import Clock, ManualClock, SystemClock
-from infra.errors import DeadlineExceeded, Internal, Precondition, SkyError, Unavailable
+from infra.errors import DeadlineExceeded, Denied, Internal, Precondition, SkyError, Unavailable
 from infra.ids import seeded_ids
 from skyagent.execution.v1 import worker_service_pb2 as pb
 from skyagent.execution.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -275,3 +275,12 @@ async def test_waiting_to_dial_doubles_with_jitter_up_to_a_bound_and_starts_anew
 
 def _next_wake(clock: ManualClock) -> float:
     return clock._sleepers[0][0]  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_what_ended_a_call_before_hello_could_be_said_is_told(plane: ControlPlane) -> None:
+    async with dial(plane.address) as channel:
+        call = WorkerServiceStub(channel).Control()
+        (await plane.accept()).close(Denied("NOT_THIS_WORKER", "the token is of another"))
+        await call.code()
+        with pytest.raises(Denied, match="the token is of another"):
+            await ControlStream(call, SystemClock()).greet(HELLO)

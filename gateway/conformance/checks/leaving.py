@@ -15,6 +15,7 @@ from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.execution.v1 import worker_service_pb2 as pb
 
+MANY = 1000  # streams: until it has understood
 DRAIN_MS = 4000
 
 
@@ -75,9 +76,10 @@ async def drain(bench: Bench) -> None:
 async def final_refusal(bench: Bench) -> None:
     """The control plane says that this worker may not work."""
     stream = await bench.stream()
-    bench.plane.turning_away, bench.plane.turning_away_with = 1, grpc.StatusCode.PERMISSION_DENIED
+    bench.plane.turning_away, bench.plane.turning_away_with = MANY, grpc.StatusCode.PERMISSION_DENIED
     stream.close()
     code = await bench.operator.ended()
+    bench.plane.turning_away = 0
     claim(code != 0, "the process ended with exit code 0, as if all were well")
 
 

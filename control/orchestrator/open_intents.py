@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from control.core.finish import ending
 from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold
-from control.orchestrator.attempts import Attempts
+from control.orchestrator.attempts import Attempts, NoWorker
 from control.orchestrator.ledger import Ledger
-from control.orchestrator.links import Key, Standing, WorkerLink, WorkerLinks
+from control.orchestrator.links import Key, Standing, Wanted, WorkerLink, WorkerLinks
 from control.orchestrator.results import Results, lost, still_open
 from infra.clock import Clock
 from infra.settings import LeaseSettings
@@ -46,6 +46,7 @@ class OpenIntents:
 
         Raises:
             ControlMoved: a command came in before something could be sent again.
+            NoWorker: the worker that something must be sent to again has no room, or has lent none to this node.
         """
         state = self.ledger.state
         if state.blocked_reason == LOG_BEHIND and not ending(state, self.clock.now_ms()):
@@ -96,9 +97,12 @@ class OpenIntents:
         """It never began: it is sent again, unless a command came in."""
         await self.ledger.require_control()
         attempt = self.ledger.folded.attempt(key.step_id, key.attempt)
-        if attempt is not None and attempt.open and link.credits > 0 and not link.leaving:
-            with link.one_credit():
-                self.attempts.assign(link, record, attempt)
+        if attempt is None or not attempt.open or link.leaving:
+            return
+        if link.credits <= 0:
+            raise NoWorker(Wanted(link.kind, link.worker_id, self.ledger.state.priority))
+        with link.one_credit():
+            self.attempts.assign(link, record, attempt)
 
     async def _away(self, record: st.NodeRecord, attempt: st.AttemptRecord, key: Key, *, replaced: bool) -> None:
         now = self.clock.monotonic()

@@ -10,16 +10,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from aiohttp import ClientSession
 
-from execution import wire
-from execution.attempts import AttemptKey, Fence, Refusal
 from execution.executor import Assignment, BlobSink
-from execution.journal import Journal
 from execution.noop import NoopExecutor
-from execution.session import Session
 from execution.worker import WorkerSettings, run_worker
 from infra.clock import SystemClock
 from infra.ids import system_ids
@@ -28,7 +25,7 @@ from infra.telemetry import telemetry
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import browser_pb2 as br
 from skyagent.execution.v1 import effect_pb2 as eff
-from skyagent.execution.v1 import worker_service_pb2 as pb
+from tests.chaos.faults import FAULTS
 from tests.chaos.witness import witness_outcomes
 
 
@@ -79,39 +76,7 @@ async def work(crash_at: str) -> None:
         await run_worker(Paper(told.folder / "address"), told, clock=clock, ids=ids, telemetry=spans)
 
 
-def _forget() -> None:
-    def forgetting(self: Journal) -> None:
-        for table in ("steps", "runs"):
-            self._execute(f"DELETE FROM {table}")  # pyright: ignore[reportPrivateUsage] -- the rule that is turned off
-
-    Journal.lose_begun = forgetting
-
-
-def _ignore_fences() -> None:
-    def refusal(self: Journal, key: AttemptKey, fence: Fence) -> Refusal | None:
-        return Refusal.RUN_ENDED if self.has_ended(key.run_id) else None
-
-    Journal._refusal = refusal  # pyright: ignore[reportPrivateUsage] -- the rule that is turned off
-
-
-def _trust_the_transport() -> None:
-    sent, apply = Session._sent, Session._apply  # pyright: ignore[reportPrivateUsage] -- the rule that is turned off
-    waiting: dict[int, AttemptKey] = {}
-
-    def noting(self: Session, frame: pb.ControlRequest) -> None:
-        if frame.HasField("step_result"):
-            waiting[frame.seq] = wire.key_of(frame.step_result.key)
-        sent(self, frame)
-
-    def trusting(self: Session, frame: pb.ControlResponse) -> None:
-        for seq in [seq for seq in waiting if seq <= frame.ack]:
-            self._parts.group.create_task(self._release(waiting.pop(seq)))  # pyright: ignore[reportPrivateUsage] -- the same
-        apply(self, frame)
-
-    Session._sent, Session._apply = noting, trusting  # pyright: ignore[reportPrivateUsage] -- the same
-
-
-_FAULTS = {"forgetful": _forget, "unfenced": _ignore_fences, "trusting": _trust_the_transport}
+_FAULTS = ("forgetful", "unfenced", "trusting")
 
 
 if __name__ == "__main__":
@@ -122,7 +87,8 @@ if __name__ == "__main__":
         parser.add_argument(f"--{fault}", action="store_true")
     arguments = parser.parse_args()
     witness_outcomes(arguments.witness)
-    for fault, turn_off in _FAULTS.items():
-        if getattr(arguments, fault):
-            turn_off()
-    asyncio.run(work(arguments.crash_at))
+    with ExitStack() as off:
+        for fault in _FAULTS:
+            if getattr(arguments, fault):
+                off.enter_context(FAULTS[fault]())
+        asyncio.run(work(arguments.crash_at))

@@ -34,7 +34,12 @@ class Remains:
 
 def remains(settings: Settings, recorded: Iterable[Attempt]) -> Remains:
     """What the workers' journals say. A row that was let go of proves an outcome, too."""
-    rows = [row for folder in _workers(settings) for row in _rows(folder)]
+    return remains_of([row for folder in _workers(settings) for row in _rows(folder)], recorded)
+
+
+def remains_of(rows: Iterable[tuple[Attempt, State]], recorded: Iterable[Attempt]) -> Remains:
+    """The same from the rows of all workers' journals."""
+    rows = list(rows)
     held_now = frozenset(attempt for attempt, state in rows if state is not State.RELEASED)
     let_go = frozenset(attempt for attempt, state in rows if state is State.RELEASED)
     return Remains(frozenset(recorded) | let_go | held_now, held_now)
@@ -71,5 +76,10 @@ def _workers(settings: Settings) -> list[Path]:
 
 def _rows(folder: Path) -> list[tuple[Attempt, State]]:
     with closing(sqlite3.connect(folder / "journal.db")) as database:
-        found = database.execute("SELECT run_id, step_id, attempt, state FROM steps").fetchall()
+        return rows_in(database)
+
+
+def rows_in(database: sqlite3.Connection) -> list[tuple[Attempt, State]]:
+    """The attempts that a worker's journal knows."""
+    found = database.execute("SELECT run_id, step_id, attempt, state FROM steps").fetchall()
     return [(Attempt(run_id, step_id, attempt), State(state)) for run_id, step_id, attempt, state in found]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from control.core.run import FOLD_VERSION, LOG_BEHIND
-from control.journal import Node, StaleHead, append_careful
+from control.journal import Node
 from control.orchestrator.ledger import Ledger
 from execution.joints import Joint
 from skyagent.execution.v1 import effect_pb2 as eff
@@ -17,6 +18,7 @@ from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import run_service_pb2 as runs
 from skyagent.run.v1 import state_pb2 as st
 from tests.chaos.application import application
+from tests.chaos.faults import unfenced_journal
 from tests.chaos.invariants import Campaign, Rule, violations
 from tests.chaos.stage import Stage, staged
 from tests.control.orchestrator.harness import CLOCK, IDS, ControlPlane, control_plane, noop, settings_in
@@ -101,13 +103,6 @@ async def test_the_campaign_notices_a_worker_that_lets_go_at_the_transports_ack(
     assert {violation.rule for violation in found} == violated, found
 
 
-def _append_without_fences(monkeypatch: pytest.MonkeyPatch) -> None:
-    for statement in ("_MOVE", "_MOVE_UNDER_CONTROL"):
-        unfenced = getattr(append_careful, statement).replace("epoch = ?", "? IS NOT NULL")
-        monkeypatch.setattr(append_careful, statement, unfenced)
-    monkeypatch.setattr(append_careful, "StaleOwner", StaleHead)
-
-
 async def _another_node_takes_over(plane: ControlPlane) -> None:
     """It says so in the journal and gives the run up again."""
     node = Node("another", IDS.uuid())
@@ -121,16 +116,15 @@ async def _another_node_takes_over(plane: ControlPlane) -> None:
 
 @pytest.mark.parametrize(("fenced", "violated"), [(True, EVERYTHING_HOLDS), (False, {Rule.EPOCHS})])
 async def test_the_campaign_notices_a_journal_that_lets_an_overtaken_owner_append(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fenced: bool, violated: set[Rule]
+    tmp_path: Path, *, fenced: bool, violated: set[Rule]
 ) -> None:
-    if not fenced:
-        _append_without_fences(monkeypatch)
     settings = settings_in(tmp_path)
     campaign = Campaign(settings)
-    async with control_plane(settings) as plane, scripted_worker(settings, plane.runtime.address) as hand:
-        run_id = await plane.start([noop("post", eff.EFFECT_CLASS_ONCE)])
-        key = (await hand.assigned()).key
-        await _another_node_takes_over(plane)
-        hand.result(key)
-        await plane.until_ended(run_id)
+    with nullcontext() if fenced else unfenced_journal():
+        async with control_plane(settings) as plane, scripted_worker(settings, plane.runtime.address) as hand:
+            run_id = await plane.start([noop("post", eff.EFFECT_CLASS_ONCE)])
+            key = (await hand.assigned()).key
+            await _another_node_takes_over(plane)
+            hand.result(key)
+            await plane.until_ended(run_id)
     assert {violation.rule for violation in await violations(campaign)} == violated

@@ -16,7 +16,7 @@ from gateway.cli.output import console, machine_readable, plain, print_json
 from gateway.cli.session import perform
 from gateway.conformance.bench import Bench
 from gateway.conformance.operator import Place
-from gateway.conformance.report import as_html, as_json, result_json
+from gateway.conformance.report import as_html, as_json, result_json, with_evidence
 from gateway.conformance.trial import Asked, Progress, trial
 from gateway.conformance.verdicts import Check, Report, Result, Verdict
 from infra.clock import SystemClock
@@ -113,7 +113,7 @@ class _Lines:
         pass
 
     def ended(self, result: Result) -> None:
-        print_json({"check": result_json(result)})
+        print_json({"check": with_evidence(result) if result.verdict is Verdict.FAIL else result_json(result)})
 
     def total(self, done: Report) -> None:
         print_json({"total": {"worker": done.worker, "conforms": done.conforms, **_counts(done)}})

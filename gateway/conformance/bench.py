@@ -115,6 +115,9 @@ class Bench:
 
     async def tidy(self, *, failed: bool) -> None:
         """Between two checks: their runs are over; after a failure the stream is, too."""
+        if failed:
+            self.plane.stores, self.plane.turning_away = True, 0
+            self.witness.end()
         stream = self._stream
         if stream is None or stream.ended.is_set() or stream.closing:
             return
@@ -123,8 +126,6 @@ class Bench:
             self._over.append(run_id)  # the frame may be lost with the stream, so the next Welcome says it again
         self._runs &= self._kept
         if failed:
-            self.plane.stores, self.plane.turning_away = True, 0
-            self.witness.end()
             stream.close()
 
     async def _unless_it_dies(self, event: Awaitable[_T]) -> _T:

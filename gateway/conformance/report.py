@@ -19,7 +19,7 @@ pre{font-size:12px;white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f6f
 
 
 def result_json(result: Result) -> dict[str, object]:
-    """A check as programs read it; the evidence is for the file and for failures."""
+    """A check as programs read it, without its evidence."""
     return {
         "name": result.name,
         "verdict": str(result.verdict),
@@ -30,12 +30,14 @@ def result_json(result: Result) -> dict[str, object]:
     }
 
 
+def with_evidence(result: Result) -> dict[str, object]:
+    """The same with what was seen."""
+    return result_json(result) | {"evidence": [{"at": line.at, "text": line.text} for line in result.evidence]}
+
+
 def as_json(report: Report) -> str:
     """Everything."""
-    results = [
-        result_json(each) | {"evidence": [{"at": line.at, "text": line.text} for line in each.evidence]}
-        for each in report.results
-    ]
+    results = [with_evidence(each) for each in report.results]
     whole = {
         "worker": report.worker,
         "startedMs": report.started_ms,

@@ -130,12 +130,12 @@ class Stream:
         frames: list[pb.ControlResponse] = []
         for key, action in attempts:
             await self._until(lambda: self.credits > 0, "room for a step (Credit)")
-            self.credits -= 1
             frames.append(pb.ControlResponse(assign=self.assignment(key, action)))
         return frames
 
     def assignment(self, key: pb.StepKey, action: Action) -> pb.Assign:
-        """As a control plane makes one for this worker."""
+        """As a control plane makes one for this worker; it costs a credit."""
+        self.credits = max(0, self.credits - 1)
         assign = pb.Assign(key=key, action=action, action_digest=digest_message(action), decision_id="conformance")
         if self.hello.capabilities.exact_actions:
             assign.action_bytes = action.SerializeToString(deterministic=True)

@@ -32,9 +32,10 @@ async def counts_from_hello(bench: Bench) -> None:
 
 
 async def running_finishes(bench: Bench) -> None:
-    """Heartbeats stay unanswered while a step runs."""
-    stream = await bench.again(Terms(lease_ttl=TTL, heartbeat=TTL / 4))
+    """Heartbeats stay unanswered while a step runs, in a process that never had a longer lease."""
+    stream = await bench.restarting()
     stream.renewing = False
+    stream.welcome(Terms(lease_ttl=TTL, heartbeat=TTL / 4))
     key, marker = bench.key(), bench.marker("unrenewed")
     bench.witness.hold(marker)
     await stream.assign(key, noop(marker))

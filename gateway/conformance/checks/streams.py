@@ -78,7 +78,7 @@ def _drain(bench: Bench, address: str) -> pb.ControlResponse:
 CHECKS = (
     Check(
         "backs-off",
-        "When the control plane goes away the worker dials again, each time after a longer wait.",
+        "When the control plane goes away the worker dials again, with waits between that grow.",
         backs_off,
     ),
     Check(

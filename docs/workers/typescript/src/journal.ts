@@ -97,19 +97,12 @@ export class Journal {
     const fence = fenceOf(key);
     const [row] = this.#rows("SELECT generation, epoch FROM runs WHERE run_id = ?", key.runId);
     if (row && isLower(fence, fenceFrom(row))) return true;
-    this.#run(
-      "INSERT INTO runs VALUES (?, ?, ?, 0) " +
-        "ON CONFLICT DO UPDATE SET generation = excluded.generation, epoch = excluded.epoch",
-      key.runId,
-      fence.logGeneration,
-      fence.epoch,
-    );
-    this.#run(
-      `UPDATE steps SET generation = ?, epoch = ? WHERE ${THIS}`,
-      fence.logGeneration,
-      fence.epoch,
-      ...place(key),
-    );
+    const { logGeneration, epoch } = fence;
+    const adopt = "ON CONFLICT DO UPDATE SET generation = excluded.generation, epoch = excluded.epoch";
+    this.#together(() => {
+      this.#run(`INSERT INTO runs VALUES (?, ?, ?, 0) ${adopt}`, key.runId, logGeneration, epoch);
+      this.#run(`UPDATE steps SET generation = ?, epoch = ? WHERE ${THIS}`, logGeneration, epoch, ...place(key));
+    });
     return false;
   }
 
@@ -131,11 +124,13 @@ export class Journal {
 
   /** What came of a begun attempt, with the bytes that it names: both are there, or none. */
   finish(key: StepKey, outcome: Outcome, blobs: readonly Blob[]): Entry | undefined {
-    this.#db.exec("BEGIN");
-    for (const { digest, data } of blobs)
-      this.#run("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?, ?, ?)", ...place(key), digest, data);
-    this.#run(`UPDATE steps SET state = ?, outcome = ? WHERE ${THIS}`, HeldState.DONE, bytesOf(outcome), ...place(key));
-    this.#db.exec("COMMIT");
+    this.#together(() => {
+      for (const { digest, data } of blobs) {
+        this.#run("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?, ?, ?)", ...place(key), digest, data);
+      }
+      const done = `UPDATE steps SET state = ?, outcome = ? WHERE ${THIS}`;
+      this.#run(done, HeldState.DONE, bytesOf(outcome), ...place(key));
+    });
     return this.find(key);
   }
 
@@ -146,29 +141,24 @@ export class Journal {
 
   /** The control plane has recorded it: only the key stays, so that it never executes again. */
   release(key: StepKey): void {
-    this.#db.exec("BEGIN");
     const held = `${THIS} AND state <> ${HeldState.RUNNING}`;
-    if (this.hasEnded(key.runId)) this.#run(`DELETE FROM steps WHERE ${held}`, ...place(key));
-    else this.#run(`UPDATE steps SET state = ${HeldState.RELEASED}, outcome = NULL WHERE ${held}`, ...place(key));
-    this.#run(`DELETE FROM blobs WHERE ${THIS}`, ...place(key));
-    this.#db.exec("COMMIT");
+    this.#together(() => {
+      if (this.hasEnded(key.runId)) this.#run(`DELETE FROM steps WHERE ${held}`, ...place(key));
+      else this.#run(`UPDATE steps SET state = ${HeldState.RELEASED}, outcome = NULL WHERE ${held}`, ...place(key));
+      this.#run(`DELETE FROM blobs WHERE ${THIS}`, ...place(key));
+    });
   }
 
   /** Nothing else ever forgets a key. The run is remembered a while, for an Assign that its end has overtaken. */
   endRun(runId: string): void {
-    this.#db.exec("BEGIN");
-    this.#run("DELETE FROM steps WHERE run_id = ? AND state <> ?", runId, HeldState.RUNNING);
-    this.#run("DELETE FROM blobs WHERE run_id = ?", runId);
-    this.#run(
-      "INSERT INTO runs VALUES (?, 0, 0, ?) ON CONFLICT DO UPDATE SET ended = excluded.ended",
-      runId,
-      Date.now(),
-    );
-    this.#run(
-      "DELETE FROM runs WHERE ended > 0 AND run_id NOT IN (SELECT run_id FROM runs ORDER BY ended DESC LIMIT ?)",
-      ENDED_RUNS_KEPT,
-    );
-    this.#db.exec("COMMIT");
+    const ended = "INSERT INTO runs VALUES (?, 0, 0, ?) ON CONFLICT DO UPDATE SET ended = excluded.ended";
+    const latest = "SELECT run_id FROM runs ORDER BY ended DESC LIMIT ?";
+    this.#together(() => {
+      this.#run("DELETE FROM steps WHERE run_id = ? AND state <> ?", runId, HeldState.RUNNING);
+      this.#run("DELETE FROM blobs WHERE run_id = ?", runId);
+      this.#run(ended, runId, Date.now());
+      this.#run(`DELETE FROM runs WHERE ended > 0 AND run_id NOT IN (${latest})`, ENDED_RUNS_KEPT);
+    });
   }
 
   close(): void {
@@ -195,6 +185,13 @@ export class Journal {
       state,
       outcome,
     );
+  }
+
+  /** All of it or nothing. What storage throws ends the process, and with it the transaction. */
+  #together(writes: () => void): void {
+    this.#db.exec("BEGIN");
+    writes();
+    this.#db.exec("COMMIT");
   }
 
   #run(sql: string, ...values: SQLInputValue[]): void {

@@ -73,8 +73,10 @@ export class Worker {
   async drain(graceMs: number): Promise<void> {
     if (this.#draining) return;
     this.#draining = true;
+    const until = performance.now() + graceMs;
     if (!(await this.#within(graceMs, () => this.#running.size === 0))) this.#stopAll("the worker is stopping");
-    await this.#within(GOODBYE_MS, () => this.#running.size === 0 && this.#journal.held().length === 0);
+    const left = Math.max(GOODBYE_MS, until - performance.now());
+    await this.#within(left, () => this.#running.size === 0 && this.#journal.held().length === 0);
     this.#left = true;
     await this.#leave("the worker is stopping");
   }

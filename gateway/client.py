@@ -14,6 +14,7 @@ from infra.errors import SkyError, Unavailable
 from infra.settings import Settings
 from infra.status import from_rpc_error
 from skyagent.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceStub
+from skyagent.budget.v1.budget_service_pb2_grpc import BudgetServiceStub
 from skyagent.mission.v1.mission_service_pb2_grpc import MissionServiceStub
 from skyagent.policy.v1.policy_service_pb2_grpc import PolicyServiceStub
 from skyagent.run.v1.approval_service_pb2_grpc import ApprovalServiceStub
@@ -22,6 +23,7 @@ from skyagent.schedule.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 
 if TYPE_CHECKING:
     from skyagent.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceAsyncStub
+    from skyagent.budget.v1.budget_service_pb2_grpc import BudgetServiceAsyncStub
     from skyagent.mission.v1.mission_service_pb2_grpc import MissionServiceAsyncStub
     from skyagent.policy.v1.policy_service_pb2_grpc import PolicyServiceAsyncStub
     from skyagent.run.v1.approval_service_pb2_grpc import ApprovalServiceAsyncStub
@@ -39,6 +41,7 @@ class Services:
     artifacts: ArtifactServiceAsyncStub
     policy: PolicyServiceAsyncStub
     schedules: ScheduleServiceAsyncStub
+    budgets: BudgetServiceAsyncStub
 
 
 @asynccontextmanager
@@ -53,6 +56,7 @@ async def connected(settings: Settings) -> AsyncGenerator[Services]:
             ArtifactServiceStub(channel),
             PolicyServiceStub(channel),
             ScheduleServiceStub(channel),
+            BudgetServiceStub(channel),
         )
 
 

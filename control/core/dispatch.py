@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from control.core.budget import exhausted, shortage
 from control.core.check import Checks
 from control.core.finish import ending, finish
 from control.core.moments import ms_of
-from control.core.moves import Attempt, Move, OwnStep, Plan, Record, Wait
+from control.core.moves import Attempt, Draw, Move, OwnStep, Plan, Record, Wait
 from control.core.retry import restartable, restarted
-from control.core.run import LOG_BEHIND, TERMINAL, WAITING_FOR_PERSON, RunFold
+from control.core.run import BUDGET_EXHAUSTED, LOG_BEHIND, TERMINAL, WAITING_FOR_PERSON, RunFold
 from control.core.tree import ENDED
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.run.v1 import event_pb2 as ev
@@ -110,7 +111,19 @@ def _start(folded: RunFold, record: st.NodeRecord, now_ms: int) -> Move:
         return Wait(until)
     if record.node.step.control:
         return OwnStep(record)
-    return Attempt(record, next_attempt(record), granted_approval(folded, record))
+    return _unpaid(folded, now_ms) or Attempt(record, next_attempt(record), granted_approval(folded, record))
+
+
+def _unpaid(folded: RunFold, now_ms: int) -> Move | None:
+    """What must come before a step that the run cannot pay for; nothing when it can, or when it would touch nothing."""
+    state = folded.state
+    lacks = None if state.spec.dry_run else shortage(folded, now_ms)
+    blocked = state.blocked_reason == BUDGET_EXHAUSTED
+    if lacks is None:
+        return Record((ev.EventBody(run_unblocked=ev.RunUnblocked(reason=BUDGET_EXHAUSTED)),)) if blocked else None
+    if lacks.grantable:
+        return Draw(lacks.kind, lacks.missing)
+    return Wait() if blocked else Record((exhausted(folded, lacks),))
 
 
 def next_step(folded: RunFold, group_id: str) -> st.NodeRecord | None:

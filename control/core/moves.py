@@ -18,6 +18,14 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Draw:
+    """Ask the budgets of mission and tenant for more: the run has not enough left of a kind to go on."""
+
+    kind: str
+    need: int
+
+
+@dataclass(frozen=True, slots=True)
 class OwnStep:
     """Do a step that needs no worker."""
 
@@ -52,4 +60,4 @@ class Finish:
     summary: str
 
 
-Move = Attempt | OwnStep | Record | Plan | Wait | Finish
+Move = Attempt | Draw | OwnStep | Record | Plan | Wait | Finish

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from control.core.moments import duration_ms
 from control.core.run import RunFold
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import browser_pb2 as br
 from skyagent.execution.v1 import effect_pb2 as eff
+from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 
@@ -15,6 +17,7 @@ TRIES_IN_ONE_STATE = 2
 DEFAULT_RESTARTS = 3
 FIRST_DELAY_MS = 250
 LONGEST_DELAY_MS = 8_000
+_DOUBLINGS = 20
 MOST_INTERRUPTIONS = 10
 """How often a step may be interrupted before that counts as its own failure: some actions kill whoever does them."""
 
@@ -73,15 +76,35 @@ def after_failure(folded: RunFold, record: st.NodeRecord, failure: Failure, now_
         return _settled(record, failure)
     interruptions = sum(_interrupted(attempt.status, attempt.outcome_reason) for attempt in record.attempts)
     free = failure.interrupted and interruptions <= MOST_INTERRUPTIONS
+    policy = folded.state.retry
     if not (failure.page_is_gone and group):
         tries = _tries(record) + max(0, interruptions - MOST_INTERRUPTIONS)
-        if free or tries < (record.node.step.max_attempts or TRIES_IN_ONE_STATE):
-            return _retried(record, failure, now_ms + _delay_ms(interruptions if free else tries))
+        if free or tries < most_attempts(policy, record):
+            return _retried(record, failure, now_ms + delay_ms(policy, interruptions if free else tries))
     if group and free:
-        return restarted(group, failure.message, now_ms + _delay_ms(interruptions - 1), counted=False)
-    if group and group.restarts < (group.node.group.max_restarts or DEFAULT_RESTARTS):
-        return restarted(group, failure.message, now_ms + _delay_ms(group.restarts), counted=True)
+        return restarted(group, failure.message, now_ms + delay_ms(policy, interruptions - 1), counted=False)
+    if group and group.restarts < most_restarts(policy, group):
+        return restarted(group, failure.message, now_ms + delay_ms(policy, group.restarts), counted=True)
     return _settled(record, failure)
+
+
+def most_attempts(policy: cmd.RetryPolicy, record: st.NodeRecord) -> int:
+    """Attempts in one state of the world: what a person set for the run goes before what the step says."""
+    planned = record.node.step.max_attempts or TRIES_IN_ONE_STATE
+    return policy.max_attempts if policy.HasField("max_attempts") else planned
+
+
+def most_restarts(policy: cmd.RetryPolicy, group: st.NodeRecord) -> int:
+    """How often a group may start again: what a person set for the run goes before what the group says."""
+    planned = group.node.group.max_restarts or DEFAULT_RESTARTS
+    return policy.max_restarts if policy.HasField("max_restarts") else planned
+
+
+def delay_ms(policy: cmd.RetryPolicy, times: int) -> int:
+    """How long to wait before the next try, after so many: twice as long each time, up to a bound."""
+    first = duration_ms(policy.first_delay) if policy.HasField("first_delay") else FIRST_DELAY_MS
+    longest = duration_ms(policy.longest_delay) if policy.HasField("longest_delay") else max(LONGEST_DELAY_MS, first)
+    return min(first * 2 ** min(times, _DOUBLINGS), longest)
 
 
 def restartable(folded: RunFold, record: st.NodeRecord) -> st.NodeRecord | None:
@@ -139,7 +162,3 @@ def _settled(record: st.NodeRecord, failure: Failure) -> ev.EventBody:
     settled = ev.NodeSettled(node_id=record.node.node_id, state=state, signature=failure.signature)
     settled.reason = failure.message
     return ev.EventBody(node_settled=settled)
-
-
-def _delay_ms(times: int) -> int:
-    return min(FIRST_DELAY_MS * 2**times, LONGEST_DELAY_MS)

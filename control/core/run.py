@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
+from control.core import meters
+from control.core.idle import Idle
 from control.core.index import Index
+from control.core.moments import ms_of
 from control.core.tree import ENDED, group_state
 from infra.errors import DataLoss
 from skyagent.execution.v1 import action_pb2 as act
@@ -23,6 +26,9 @@ FOLD_VERSION = 2
 
 WAITING_FOR_PERSON = "WAITING_FOR_PERSON"
 """The blocked reason of a run that can only go on once a person has answered."""
+
+BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED"
+"""The blocked reason of a run that has used up what it may use; it goes on by itself once it may use more."""
 
 LOG_BEHIND = "LOG_BEHIND"
 """The blocked reason of a run that a worker knows more of than its journal: only a person lets it go on."""
@@ -75,6 +81,7 @@ class RunFold:
 
     def __init__(self, state: st.RunState | None = None) -> None:
         self.state = state or st.RunState()
+        self._idle = Idle()
 
     @cached_property
     def _index(self) -> Index:
@@ -101,12 +108,21 @@ class RunFold:
         if kind is None and not event.erased:
             told = f"event {event.seq} of run {event.run_id} is of a kind unknown here: use a newer version"
             raise IllegalEvent("UNKNOWN_EVENT", told)
+        meters.passed(self.state, event)
         self.state.run_id, self.state.seq, self.state.epoch = event.run_id, event.seq, event.epoch
         self.state.update_time.CopyFrom(event.time)
         if kind is not None:
             _ = self._index  # made before the state changes: from then on it is told what changed
             _APPLY[kind](self, getattr(event.body, kind), event)
         self.state.phase = self._phase()
+        self._idle.after(self.state.phase, ms_of(event.time))
+
+    def active_ms(self, now_ms: int) -> int:
+        """How long the run has been under way, without its pauses and the times when it waited for a person.
+
+        Only where all of its events were folded here: a state that was kept does not say how long it stood still.
+        """
+        return max(0, now_ms - ms_of(self.state.create_time) - self._idle.until(now_ms))
 
     def node(self, node_id: str) -> st.NodeRecord:
         """The record of a node; raises IllegalEvent when the plan has no such node."""
@@ -205,7 +221,7 @@ class RunFold:
             return ev.RUN_PHASE_CANCELLING
         if state.pause_wanted:
             return ev.RUN_PHASE_PAUSING if state.counts.open_intents else ev.RUN_PHASE_PAUSED
-        if state.blocked_reason == WAITING_FOR_PERSON:
+        if state.blocked_reason in (WAITING_FOR_PERSON, BUDGET_EXHAUSTED):
             return ev.RUN_PHASE_WAITING
         return ev.RUN_PHASE_RUNNING if state.node_id else ev.RUN_PHASE_QUEUED
 
@@ -255,6 +271,7 @@ class RunFold:
         attempt.open, attempt.withdrawn = True, False
         self.state.counts.attempts += 1
         self.state.counts.open_intents += 1
+        meters.step_begun(self.state)
         if body.approval_id:
             self._approval(body.approval_id).state = ev.APPROVAL_STATE_CONSUMED
         record = self.node(body.step_id)
@@ -265,7 +282,7 @@ class RunFold:
 
     def _step_withdrawn(self, body: ev.StepWithdrawn, event: ev.RunEvent) -> None:
         attempt = self._attempt(body.step_id, body.attempt)
-        self._close(body.step_id, attempt)
+        self._close(body.step_id, attempt, spent=0)
         attempt.withdrawn, attempt.effect, attempt.message = True, eff.EFFECT_NONE, body.reason
         self._set(self.node(body.step_id), ev.NODE_STATE_PENDING)
 
@@ -361,6 +378,10 @@ class RunFold:
         elif kind == "fork":
             state.forks.append(body.command.fork.run_id)
             state.lineage = state.lineage or state.run_id
+        elif kind == "budget":
+            meters.topped_up(state, body.command.budget.kind, body.command.budget.amount)
+        elif kind == "retry":
+            state.retry.CopyFrom(body.command.retry)
 
     def _step_uncertain(self, body: ev.StepUncertain, event: ev.RunEvent) -> None:
         record = self.node(body.step_id)
@@ -392,12 +413,26 @@ class RunFold:
         state.finish_time.CopyFrom(event.time)
         state.blocked_reason = state.blocked_detail = ""
         state.planning_open = False
+        meters.ended(state)
 
     def _model_call_intended(self, body: ev.ModelCallIntended, event: ev.RunEvent) -> None:
         self.state.counts.model_calls += 1
+        meters.call_begun(self.state, body)
 
     def _model_call_finished(self, body: ev.ModelCallFinished, event: ev.RunEvent) -> None:
-        self.state.counts.cost_microusd += body.cost_microusd
+        self.state.counts.cost_microusd += meters.call_ended(self.state, body)
+
+    def _run_budgeted(self, body: ev.RunBudgeted, event: ev.RunEvent) -> None:
+        meters.budgeted(self.state, body)
+
+    def _budget_granted(self, body: ev.BudgetGranted, event: ev.RunEvent) -> None:
+        meters.granted(self.state, body)
+
+    def _goal_changed(self, body: ev.GoalChanged, event: ev.RunEvent) -> None:
+        self.state.goal = body.goal
+
+    def _steering_answered(self, body: ev.SteeringAnswered, event: ev.RunEvent) -> None:
+        self.state.steering_note = body.note
 
     def _state_inherited(self, body: ev.StateInherited, event: ev.RunEvent) -> None:
         self.state.planning_open = False
@@ -433,9 +468,10 @@ class RunFold:
             return approval
         raise IllegalEvent("UNKNOWN_APPROVAL", f"run {self.state.run_id} never asked {approval_id!r}")
 
-    def _close(self, step_id: str, attempt: st.AttemptRecord) -> None:
+    def _close(self, step_id: str, attempt: st.AttemptRecord, *, spent: int = 1) -> None:
         if attempt.open:
             self.state.counts.open_intents -= 1
+            meters.step_ended(self.state, spent=spent)
             self._index.open.pop(step_id, None)
         attempt.open = False
 

@@ -12,7 +12,7 @@ def summary(state: st.RunState, current_step: str = "") -> api.RunSummary:
     return api.RunSummary(
         run_id=state.run_id,
         mission_id=state.mission_id,
-        goal=state.spec.goal,
+        goal=state.goal or state.spec.goal,
         template=state.spec.template,
         phase=state.phase,
         current_step=current_step,
@@ -25,6 +25,8 @@ def summary(state: st.RunState, current_step: str = "") -> api.RunSummary:
         dry_run=state.spec.dry_run,
         summary=state.summary,
         parent_run_id=state.parent.run_id,
+        meters=state.meters,
+        blocked_detail=state.blocked_detail,
     )
 
 

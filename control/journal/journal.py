@@ -78,6 +78,10 @@ class Journal(Protocol):
         """What has not been applied yet, in the order in which it was given."""
         ...
 
+    async def commands(self, run_id: str, *, kind: str) -> tuple[StoredCommand, ...]:
+        """Every command of a kind that a run was given, applied or not, in the order in which it was given."""
+        ...
+
     async def claim(
         self, node: Node, *, fold_version: int, limit: int, dead: Collection[Node] = ()
     ) -> tuple[RunHead, ...]:

@@ -109,6 +109,7 @@ class RunQuery:
     tenant: str
     mission_id: str | None = None
     states: tuple[str, ...] = ()
+    unended: bool = False
     page_size: int = 0
     page_token: str = ""
 

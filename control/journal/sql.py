@@ -127,6 +127,9 @@ class SqlJournal:
     async def pending_commands(self, run_id: str) -> tuple[StoredCommand, ...]:
         return await self._db.read(partial(commands.pending, run_id=run_id))
 
+    async def commands(self, run_id: str, *, kind: str) -> tuple[StoredCommand, ...]:
+        return await self._db.read(partial(commands.given, run_id=run_id, kind=kind))
+
     async def claim(
         self, node: Node, *, fold_version: int, limit: int, dead: Collection[Node] = ()
     ) -> tuple[RunHead, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from control.journal import (
     Approval,
@@ -117,16 +118,20 @@ def _record(approval: Approval) -> st.ApprovalRecord:
 
 
 def _first_answer(approval: Approval) -> Precondition:
-    """What a late answer is told."""
+    """What a late answer is told: whose answer counts, and when it was given."""
+    decided = Timestamp()
+    decided.FromMilliseconds(approval.decided_ms or 0)
     if approval.status is ApprovalStatus.PENDING:
         said = "its time is over and the answer is no"
     else:
         by = f" by {approval.decided_by}" if approval.decided_by else ""
-        said = f"it was {approval.status.value.lower()}{by} before"
+        word = "granted" if approval.status is ApprovalStatus.CONSUMED else approval.status.value.lower()
+        said = f"it was {word}{by} at {decided.ToJsonString()}"
     return Precondition(
         "APPROVAL_ALREADY_DECIDED",
         f"approval {approval.approval_id}: {said}; the first answer counts",
         approval_id=approval.approval_id,
         status=approval.status.value,
         decided_by=approval.decided_by or "",
+        decided_at=decided.ToJsonString() if approval.decided_ms else "",
     )

@@ -10,7 +10,7 @@ from control.core.run import FOLD_VERSION, RunFold, outcome_in, terminal
 from control.journal import Command, EventDraft, ForkPoint, IdReused, Journal, NewRun, RunHead, StoredEvent
 from control.journal.folding import event_of, folded_run, hash_of, projection
 from control.mission_api.missions import Missions
-from control.mission_api.runs import Runs
+from control.mission_api.runs import Runs, budgeted
 from control.mission_api.store import MissionRow, with_run
 from infra.auth import Caller
 from infra.errors import InvalidArgument, Violation
@@ -93,6 +93,8 @@ class Forks:
         point = ForkPoint(request.run_id, request.seq, reading.point_hash)
         async with self.missions.starting:
             row = await self.missions.get(head.mission_id)
+            bound = budgeted(await self.missions.draws(row))
+            inherited = Inheritance((*inherited.events, *bound), inherited.notes)
             new = self._new_run(request, row, _created(row, parent, spec, point, who), inherited, point, who)
             made = await self.journal.create_run(new, also=(with_run(row.mission_id, new.run_id),))
         if made.run_id != new.run_id:  # the same request came at the same time
@@ -126,7 +128,7 @@ class Forks:
         """What the fork is asked to do: what its parent was, but for what the request changes."""
         spec = mission.MissionSpec()
         spec.CopyFrom(parent.state.spec)
-        spec.goal = request.goal or spec.goal
+        spec.goal = request.goal or parent.state.goal or spec.goal
         if not request.inputs:
             return spec
         if not parent.planning_open:

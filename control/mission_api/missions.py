@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import grpc
 
 from control.agentfs import AgentFs
+from control.budgets import Escrow, first_budgets
+from control.core.budget import stated
 from control.core.templates import Template, template_named
 from control.mission_api.preparing import Preparation
 from control.mission_api.runs import Runs, Start, same_mission
@@ -21,6 +23,7 @@ from infra.ids import Ids
 from skyagent.mission.v1 import mission_pb2
 from skyagent.mission.v1 import mission_service_pb2 as pb
 from skyagent.mission.v1 import mission_service_pb2_grpc as rpc
+from skyagent.run.v1 import event_pb2 as ev
 
 Context = grpc.aio.ServicerContext[object, object]
 
@@ -33,6 +36,7 @@ class Missions:
     runs: Runs
     preparation: Preparation
     agentfs: AgentFs
+    escrow: Escrow
     clock: Clock
     ids: Ids
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -59,10 +63,13 @@ class Missions:
             request_id=request.request_id or None,
             request_digest=digest,
         )
+        limits = stated(request.spec.limits)
+        bounds = first_budgets(row.tenant, row.mission_id, limits, row.creator, row.created_ms)
         if request.hold:
-            return _same_request(await self.store.create(row), digest)
-        start = Start(row, row.creator, prepared.template.version, row.request_id)
-        head = await self.runs.start(start, also=[inserted(row)])
+            return _same_request(await self.store.create(row, also=bounds), digest)
+        draws = await self.draws(row, limits)
+        start = Start(row, row.creator, prepared.template.version, row.request_id, draws)
+        head = await self.runs.start(start, also=[inserted(row), *bounds])
         mission = await self.get(head.mission_id)
         await self.show_inputs(mission.current_run_id, prepared.spec)
         return _same_request(mission, digest)
@@ -74,7 +81,8 @@ class Missions:
             row = await self.get(mission_id)
             spec = mission_pb2.MissionSpec.FromString(row.spec)
             template = template_named(self.preparation.templates, spec.template)
-            start = Start(row, starter, template.version, request_id or None)
+            draws = await self.draws(row)
+            start = Start(row, starter, template.version, request_id or None, draws)
             head = await self.runs.start(start)
         same_mission(head, mission_id)
         await self.show_inputs(head.run_id, spec)
@@ -100,6 +108,16 @@ class Missions:
                 first = f"cancel its runs first: {', '.join(unended)}"
                 raise Precondition("RUNS_NOT_ENDED", first, mission_id=mission_id)
             await self.store.delete(row.tenant, mission_id, self.clock.now_ms())
+
+    async def draws(self, row: MissionRow, new: Collection[str] = ()) -> tuple[ev.Draw, ...]:
+        """The budgets that a run of the mission draws from; `new` are those that begin with it."""
+        bound = await self.escrow.bound(row.tenant, row.mission_id)
+        mission = {*new, *(budget.kind for budget in bound if budget.mission_id)}
+        tenant = {budget.kind for budget in bound if not budget.mission_id}
+        return tuple(
+            ev.Draw(kind=kind, from_mission=kind in mission, from_tenant=kind in tenant)
+            for kind in sorted(mission | tenant)
+        )
 
     async def show_inputs(self, run_id: str, spec: mission_pb2.MissionSpec) -> None:
         """Shows what a run was given in its folder."""

@@ -8,25 +8,25 @@ from typing import NoReturn
 
 import grpc
 
+from control.core.steering import answer
 from control.core.summary import state_digest
 from control.journal import Journal, StoredEvent
 from control.journal.folding import event_of, folded_run, hash_of
 from control.mission_api.forks import Forks
 from control.mission_api.missions import Missions
+from control.mission_api.resolving import Resolving
 from control.mission_api.runs import Runs
 from control.mission_api.watching import Watch
 from infra.auth import caller
 from infra.clock import Clock
-from infra.errors import InvalidArgument, NotFound, Precondition, Unimplemented, Violation
+from infra.errors import InvalidArgument, Unimplemented, Violation
 from infra.metrics.series import Count
 from skyagent.run.v1 import command_pb2 as cmd
-from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import run_service_pb2 as pb
 from skyagent.run.v1 import run_service_pb2_grpc as rpc
 
 Context = grpc.aio.ServicerContext[object, object]
 
-_RESOLVABLE = frozenset({ev.NODE_STATE_UNCERTAIN, ev.NODE_STATE_RUNNING})
 _PAGE = 200
 _PAGE_BYTES = 2 * 1024 * 1024
 """A page ends once it is so large: clients of gRPC take messages of 4 MiB unless they are told otherwise."""
@@ -47,6 +47,7 @@ class RunServicer(rpc.RunServiceServicer):
         self._watchers = watchers
         self._journal = journal
         self._runs = runs
+        self._resolving = Resolving(journal, runs)
         self._missions = missions
         self._clock = clock
         self._draining = draining
@@ -96,20 +97,26 @@ class RunServicer(rpc.RunServiceServicer):
         if not request.message.strip() and not request.goal.strip():
             raise InvalidArgument(Violation("message", "say something, or give another goal"))
         command = cmd.Command(steer=cmd.SteerCommand(message=request.message, goal=request.goal))
-        return pb.SteerRunResponse(run=await self._told(request.run_id, command, request.request_id))
+        told = await self._told(request.run_id, command, request.request_id)
+        state = (await folded_run(self._journal, request.run_id)).folded.state
+        return pb.SteerRunResponse(run=told, note=answer(state.spec).note)
 
     async def AdjustRun(self, request: pb.AdjustRunRequest, context: Context) -> pb.AdjustRunResponse:
         if request.HasField("deadline"):
             command = cmd.Command(deadline=cmd.DeadlineCommand(deadline=request.deadline))
+        elif request.HasField("retry"):
+            command = cmd.Command(retry=request.retry)
         else:
             command = cmd.Command(priority=cmd.PriorityCommand(priority=request.priority))
         return pb.AdjustRunResponse(run=await self._told(request.run_id, command, request.request_id))
 
     async def ResolveStep(self, request: pb.ResolveStepRequest, context: Context) -> pb.ResolveStepResponse:
-        await self._require_open_question(request.run_id, request.step_id)
         resolve = cmd.ResolveCommand(step_id=request.step_id, effect=request.effect, note=request.note)
-        told = await self._told(request.run_id, cmd.Command(resolve=resolve), request.request_id)
+        told = await self._resolving.resolve(request.run_id, resolve, caller(), request.request_id)
         return pb.ResolveStepResponse(run=told)
+
+    async def ListInbox(self, request: pb.ListInboxRequest, context: Context) -> pb.ListInboxResponse:
+        return await self._runs.inbox(request, caller().tenant)
 
     async def VerifyRun(self, request: pb.VerifyRunRequest, context: Context) -> pb.VerifyRunResponse:
         head = await self._journal.head(request.run_id, tenant=caller().tenant)
@@ -133,17 +140,6 @@ class RunServicer(rpc.RunServiceServicer):
 
     async def _told(self, run_id: str, command: cmd.Command, request_id: str) -> pb.RunSummary:
         return await self._runs.command(run_id, command, caller(), request_id)
-
-    async def _require_open_question(self, run_id: str, step_id: str) -> None:
-        state = (await folded_run(self._journal, run_id, tenant=caller().tenant)).folded.state
-        record = next((node for node in state.nodes if node.node.node_id == step_id), None)
-        if record is None:
-            raise NotFound("STEP_NOT_FOUND", f"run {run_id} has no step {step_id!r}", run_id=run_id, step_id=step_id)
-        if record.state not in _RESOLVABLE:
-            standing = ev.NodeState.Name(record.state).removeprefix("NODE_STATE_")
-            raise Precondition(
-                "STEP_NOT_UNCERTAIN", f"step {step_id} is {standing}: only what nobody can tell is settled by a person"
-            )
 
 
 def _fitting(page: Iterable[StoredEvent]) -> Iterator[StoredEvent]:

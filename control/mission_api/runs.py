@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from sqlalchemy import Executable
 
+from control.core.inbox import items, waits
 from control.core.run import FOLD_VERSION, RunFold
 from control.journal import Command, EventDraft, Journal, NewRun, RunHead, RunListing, RunQuery
 from control.journal.folding import folded_run, projection
@@ -19,7 +20,13 @@ from infra.ids import Ids
 from skyagent.mission.v1.mission_pb2 import MissionSpec
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
-from skyagent.run.v1.run_service_pb2 import ListRunsRequest, ListRunsResponse, RunSummary
+from skyagent.run.v1.run_service_pb2 import (
+    ListInboxRequest,
+    ListInboxResponse,
+    ListRunsRequest,
+    ListRunsResponse,
+    RunSummary,
+)
 
 _STOPPABLE = frozenset({ev.RUN_PHASE_QUEUED, ev.RUN_PHASE_RUNNING, ev.RUN_PHASE_WAITING})
 _ENDED = frozenset({ev.RUN_PHASE_SUCCEEDED, ev.RUN_PHASE_FAILED, ev.RUN_PHASE_CANCELLED})
@@ -34,6 +41,8 @@ class Start:
     actor: str
     template_version: int
     request_id: str | None
+    draws: tuple[ev.Draw, ...] = ()
+    """The budgets that it draws from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +69,18 @@ class Runs:
             fold_version=FOLD_VERSION,
             ordinal=mission.run_count + 1,
         )
-        body = ev.EventBody(run_created=created)
+        bodies = [ev.EventBody(run_created=created), *budgeted(start.draws)]
         folded = RunFold()
-        first = ev.RunEvent(run_id=run_id, seq=1, body=body)
-        first.time.FromMilliseconds(now_ms)
-        folded.apply(first)
+        for seq, body in enumerate(bodies, 1):
+            event = ev.RunEvent(run_id=run_id, seq=seq, body=body)
+            event.time.FromMilliseconds(now_ms)
+            folded.apply(event)
         new = NewRun(
             run_id=run_id,
             mission_id=mission.mission_id,
             tenant=mission.tenant,
             fold_version=FOLD_VERSION,
-            events=(EventDraft.of(body),),
+            events=tuple(EventDraft.of(body) for body in bodies),
             append_id=self.ids.ulid(),
             request_id=start.request_id,
             projection=projection(folded),
@@ -94,6 +104,15 @@ class Runs:
         page = await self.journal.runs(query)
         runs = [await self._shown(listing) for listing in page.runs]
         return ListRunsResponse(runs=runs, next_page_token=page.next_page_token)
+
+    async def inbox(self, request: ListInboxRequest, tenant: str) -> ListInboxResponse:
+        """What waits for a person, over the runs that have not ended, newest run first."""
+        query = RunQuery(tenant=tenant, unended=True, page_size=request.page_size, page_token=request.page_token)
+        page = await self.journal.runs(query)
+        waiting = [listing.head.run_id for listing in page.runs if waits(await self._shown(listing))]
+        folded = [(await folded_run(self.journal, run_id)).folded for run_id in waiting]
+        found = [item for each in folded for item in items(each)]
+        return ListInboxResponse(items=found, next_page_token=page.next_page_token)
 
     async def unended(self, mission_id: str, tenant: str) -> Iterable[str]:
         """Ids of a mission's runs that have not ended."""
@@ -129,6 +148,11 @@ class Runs:
         made = projection(found.folded)
         await self.journal.save_projection(listing.head.run_id, found.head.head_seq, made)
         return RunSummary.FromString(made.body)
+
+
+def budgeted(draws: Sequence[ev.Draw]) -> Sequence[ev.EventBody]:
+    """Says that a new run draws from budgets; nothing when it draws from none."""
+    return (ev.EventBody(run_budgeted=ev.RunBudgeted(draws=draws)),) if draws else ()
 
 
 def same_mission(head: RunHead, mission_id: str) -> None:

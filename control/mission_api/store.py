@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
@@ -71,12 +72,22 @@ class MissionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, row: MissionRow) -> MissionRow:
-        """Write a mission that has no run yet; a known request_id returns the mission that exists."""
+    async def create(self, row: MissionRow, *, also: Sequence[sa.Executable] = ()) -> MissionRow:
+        """Write a mission that has no run yet, and what belongs to it.
+
+        A known request_id returns the mission that exists.
+        """
 
         def write(connection: sa.Connection) -> MissionRow:
+            same = _present(row.tenant).where(missions.c.mission_id == row.mission_id)
+            known = _by_request(connection, row.tenant, row.request_id) or _one(connection, same)
+            if known is not None:
+                return known
             insert_absent(connection, missions, [asdict(row)])
-            return _by_request(connection, row.tenant, row.request_id) or row
+            created = _by_request(connection, row.tenant, row.request_id) or row
+            for statement in also if created.mission_id == row.mission_id else ():
+                connection.execute(statement)
+            return created
 
         return await self._database.transact(write)
 

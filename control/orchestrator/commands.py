@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from control.core.meters import draws, meter
 from control.core.run import LOG_BEHIND, WORKER_AWAY, RunFold
+from control.core.steering import answer
 from control.journal import ApprovalDecision, ApprovalStatus, CommandTooNew, StoredCommand
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import command_pb2 as cmd
@@ -36,6 +38,10 @@ def events_of(stored: StoredCommand, folded: RunFold) -> Sequence[ev.EventBody]:
         events.append(_decided(stored.decision, stored.actor))
     if command.HasField("resume") and folded.state.blocked_reason == LOG_BEHIND:
         events.append(ev.EventBody(run_unblocked=ev.RunUnblocked(reason=LOG_BEHIND)))
+    if command.HasField("budget"):
+        events += _topped_up(command.budget, folded)
+    if command.HasField("steer"):
+        events += _steered(command.steer, stored, folded)
     if command.HasField("resolve"):
         events += _resolved(command.resolve, stored.actor, folded)
     return events
@@ -46,6 +52,23 @@ def _decided(decision: ApprovalDecision, actor: str) -> ev.EventBody:
     by = actor if state != ev.APPROVAL_STATE_EXPIRED else ""
     decided = ev.ApprovalDecided(approval_id=decision.approval_id, state=state, actor=by, note=decision.note)
     return ev.EventBody(approval_decided=decided)
+
+
+def _steered(steer: cmd.SteerCommand, stored: StoredCommand, folded: RunFold) -> list[ev.EventBody]:
+    """The changed goal, and what the planner makes of what was said."""
+    said = answer(folded.state.spec)
+    changed = ev.GoalChanged(goal=steer.goal, actor=stored.actor, command_id=stored.cmd_id)
+    answered = ev.SteeringAnswered(command_id=stored.cmd_id, heeded=said.heeded, note=said.note)
+    events = [ev.EventBody(goal_changed=changed)] if steer.goal.strip() else []
+    return [*events, ev.EventBody(steering_answered=answered)]
+
+
+def _topped_up(budget: cmd.BudgetCommand, folded: RunFold) -> list[ev.EventBody]:
+    """The grant that came with a top-up, where the run draws from budgets and has not heard of it yet."""
+    if not draws(meter(folded.state, budget.kind)) or budget.grant_id in folded.state.grant_ids:
+        return []
+    grant = ev.BudgetGranted(grant_id=budget.grant_id, kind=budget.kind, amount=budget.amount, top_up=True)
+    return [ev.EventBody(budget_granted=grant)]
 
 
 def cancel_by_ms(command: cmd.Command, given_ms: int) -> int:

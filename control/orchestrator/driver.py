@@ -10,7 +10,7 @@ from control.core.check import Checks
 from control.core.dispatch import next_move
 from control.core.finish import overdue
 from control.core.moments import ms_of
-from control.core.moves import Attempt, Finish, Move, OwnStep, Plan, Record, Wait
+from control.core.moves import Attempt, Draw, Finish, Move, OwnStep, Plan, Record, Wait
 from control.core.run import INTERNAL_ERROR, terminal
 from control.journal import (
     ApprovalDecision,
@@ -27,6 +27,7 @@ from control.journal.folding import event_of
 from control.orchestrator import relatives
 from control.orchestrator.attempts import Attempts, NoWorker, RunMoved
 from control.orchestrator.commands import cancel_by_ms, closed_questions, command_of, events_of
+from control.orchestrator.drawing import Drawing
 from control.orchestrator.judging import PolicyUnavailable
 from control.orchestrator.ledger import Also, Ledger
 from control.orchestrator.links import Key, WorkerLink, WorkerLinks
@@ -59,6 +60,7 @@ class Driver:
     own_steps: OwnSteps
     results: Results
     intents: OpenIntents
+    drawing: Drawing
     links: WorkerLinks
     clock: Clock
     ids: Ids
@@ -93,6 +95,7 @@ class Driver:
                 await self._recovered()
             self.results.close()
         await self.results.record_rest()
+        await self.drawing.give_back()
         self._let_go()
 
     async def _take_over(self) -> None:
@@ -161,6 +164,9 @@ class Driver:
                 files = self.own_steps.files_of(events)
                 if await self.ledger.commit((*events, *files), basis=basis):
                     await self.own_steps.index(file.artifact_recorded for file in files)
+            case Draw():
+                if not await self.drawing.draw(move):
+                    await self._sleep(0)
             case OwnStep(record):
                 await self.own_steps.do(record, basis)
             case Plan():

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import grpc
 
+from control.core.budget import limits_in_force, used
+from control.core.meters import MONEY, STEPS, WALL_TIME
 from control.orchestrator.ledger import Ledger
 from infra.auth import acting_for
 from infra.errors import SkyError
@@ -49,7 +51,7 @@ class Judge:
         Raises:
             PolicyUnavailable: when no decision could be had, with what the engine said.
         """
-        state, action = ledger.state, record.node.step.action
+        folded, state, action = ledger.folded, ledger.state, record.node.step.action
         request = api.CheckRequest(
             tenant=state.tenant,
             mission_id=state.mission_id,
@@ -60,10 +62,11 @@ class Judge:
             action=action,
             approved=approved,
             spent=api.Spent(
-                steps=state.counts.attempts,
-                cost_microusd=state.counts.cost_microusd,
-                wall_seconds=ledger.active_ms(now_ms) // 1000,
+                steps=used(folded, STEPS, now_ms),
+                cost_microusd=used(folded, MONEY, now_ms),
+                wall_seconds=used(folded, WALL_TIME, now_ms) // 1000,
             ),
+            limits=limits_in_force(state),
         )
         try:
             with acting_for(state.tenant):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from control.core.idle import Idle
+from control.core.meters import WALL_TIME, draws, meter
 from control.core.moments import ms_of
 from control.core.run import RunFold, outcome_in, terminal
 from control.journal import (
@@ -68,7 +68,6 @@ class Ledger:
     measures: Measures = field(default_factory=Measures)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _snapshot_seq: int = 0
-    _idle: Idle = field(default_factory=Idle)
     _time: RunClock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,10 +82,6 @@ class Ledger:
         """What everything that this owner sends carries."""
         return wire.Fence(log_generation=self.head.log_generation, epoch=self.head.epoch)
 
-    def active_ms(self, now_ms: int) -> int:
-        """How long the run has been under way, without its pauses and without the times when it waited for a person."""
-        return max(0, now_ms - ms_of(self.state.create_time) - self._idle.until(now_ms))
-
     async def load(self) -> None:
         """Folds what is in the journal, from the last snapshot on.
 
@@ -97,17 +92,16 @@ class Ledger:
         require_foldable(self.head)
         snapshot = await self.journal.load_snapshot(self.head.run_id, fold_version=self.head.fold_version)
         state = st.RunState.FromString(snapshot.state) if snapshot else None
-        if state is not None and state.spec.limits.HasField("max_wall_time"):
+        if state is not None and state.spec.limits.HasField("max_wall_time") and not draws(meter(state, WALL_TIME)):
             snapshot = state = None  # it does not say how long the run stood still, and that run's time is bounded
-        folded, idle = RunFold(state), Idle()
+        folded = RunFold(state)
         while page := await self.journal.read(self.head.run_id, after_seq=folded.state.seq, limit=_PAGE):
             for stored in page:
                 folded.apply(event_of(stored))
-                idle.after(folded.state.phase, stored.time_ms)
         self._time.not_before(ms_of(folded.state.update_time))
         require_whole(self.head.run_id, folded.state.seq, self.head.head_seq)
         outcomes = await self._outcomes_of(folded)
-        self.folded, self.outcomes, self._idle = folded, outcomes, idle
+        self.folded, self.outcomes = folded, outcomes
         self._snapshot_seq = snapshot.seq if snapshot else 0
 
     async def commit(self, events: Sequence[ev.EventBody], also: Also = Also(), *, basis: int | None = None) -> bool:
@@ -197,7 +191,6 @@ class Ledger:
             event = ev.RunEvent(run_id=self.head.run_id, seq=self.state.seq + 1, epoch=self.head.epoch, body=body)
             event.time.FromMilliseconds(now_ms)
             self.folded.apply(event)
-            self._idle.after(self.state.phase, now_ms)
             self._keep_outcome(event)
 
     def _append(self, events: Sequence[ev.EventBody], also: Also, now_ms: int, before: int) -> Append:

@@ -10,8 +10,10 @@ from functools import partial
 import grpc
 
 from control.agentfs import shared_agentfs
+from control.budgets import shared_escrow
 from control.journal import DATABASE, Node, RunHead, shared_journal
 from control.orchestrator.attempts import Attempts
+from control.orchestrator.drawing import Drawing, Returns
 from control.orchestrator.driver import Driver
 from control.orchestrator.joining import Joining
 from control.orchestrator.judging import Judge
@@ -42,6 +44,7 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     journal = await runtime.shared(shared_journal)
     blobs = await runtime.shared(shared_blobs)
     agentfs = await runtime.shared(shared_agentfs)
+    escrow = await runtime.shared(shared_escrow)
     node = Node(runtime.settings.node_id, runtime.ids.uuid())
     policy = policy_rpc.PolicyServiceStub(runtime.channel("policy-engine"))
     judge = Judge(policy, runtime.near("policy-engine"))
@@ -62,6 +65,7 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
             intents=OpenIntents(
                 ledger, links, attempts, results, ledger.clock, runtime.settings.lease, ledger.clock.monotonic()
             ),
+            drawing=Drawing(ledger, escrow),
             links=links,
             clock=ledger.clock,
             ids=runtime.ids,
@@ -76,6 +80,7 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     routes = open_relays(runtime, journal, owner, links) if journal.shared else None
     servicer = WorkerServicer(links, routes or owner, blobs, runtime.clock, runtime.ids, lease, node.node_id)
     runtime.background("orchestrator.owner", owner.run)
+    runtime.background("orchestrator.returns", Returns(journal, escrow, runtime.clock).run)
     look_after(runtime, owner, links, policy)
 
     def register(server: grpc.aio.Server) -> None:

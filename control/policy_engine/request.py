@@ -12,6 +12,7 @@ from typing import cast
 import pydantic
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from control.core.budget import DEFAULT_STEPS
 from control.core.facts import action_name, facts_of, single_actions
 from control.core.inputs import host_patterns
 from skyagent.execution.v1.action_pb2 import Action
@@ -36,7 +37,6 @@ class _Recorded(BaseModel):
 
 _RECORDED = TypeAdapter(list[_Recorded])
 _NO_LIMIT = 2**63 - 1
-_DEFAULT_STEPS = 1000
 _LOCAL_NAMES = ("localhost", "local", "internal", "lan", "home.arpa")
 
 
@@ -88,16 +88,16 @@ def _question(check: CheckRequest, action: Action, tenant: str) -> Json:
 
 
 def _mission(check: CheckRequest) -> Json:
-    limits = check.spec.limits
+    limits = check.limits if check.HasField("limits") else check.spec.limits
     asks = {"approve_above_cents": _long(limits.approve_above_cents)} if limits.approve_above_cents else {}
     return {
         "tenant": check.tenant,
         "owner": check.actor,
         "template": check.spec.template,
         "allowed_hosts": sorted({host.lower() for host in check.spec.allowed_hosts}),
-        "max_steps": limits.max_steps or _DEFAULT_STEPS,
+        "max_steps": limits.max_steps or DEFAULT_STEPS,
         "max_cost_microusd": _long(limits.max_cost_microusd) or _NO_LIMIT,
-        "max_wall_seconds": limits.max_wall_time.seconds or _NO_LIMIT,
+        "max_wall_seconds": limits.max_wall_time.seconds + bool(limits.max_wall_time.nanos) or _NO_LIMIT,
         **asks,
     }
 

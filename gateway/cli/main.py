@@ -32,6 +32,8 @@ COMMANDS: Mapping[str, Noun] = {
     "missions": Noun("List, show, watch and control missions.", "missions"),
     "schedules": Noun("Start missions by themselves: at times, or after others.", "schedules"),
     "approvals": Noun("List and answer questions that wait for a person.", "approvals"),
+    "inbox": Noun("List all that waits for a person, with the command that answers it.", "inbox"),
+    "budgets": Noun("List, show and set what runs may use.", "budgets"),
     "artifacts": Noun("List and fetch what runs made.", "artifacts"),
     "templates": Noun("Show missions that need no model.", "templates"),
     "policy": Noun("Ask what policy says of an action.", "policy"),

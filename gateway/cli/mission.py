@@ -6,11 +6,12 @@ import asyncio
 import mimetypes
 import re
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from control.core.facts import host_of
+from gateway.cli.amounts import limits_of
 from gateway.client import Services
 from infra.errors import InvalidArgument, Violation
 from skyagent.artifact.v1 import artifact_service_pb2 as artifacts
@@ -34,6 +35,8 @@ class Wish:
     allowed_hosts: tuple[str, ...]
     approve_above: str
     dry_run: bool
+    amounts: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What the mission may use, by kind."""
 
 
 def split_inputs(given: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
@@ -70,7 +73,7 @@ async def spec_of(wish: Wish, services: Services) -> pb.MissionSpec:
         files=files,
         runtime=pb.Runtime.Value(f"RUNTIME_{wish.runtime.upper()}"),
         allowed_hosts=allowed_hosts(wish),
-        limits=pb.Limits(approve_above_cents=cents(wish.approve_above)) if wish.approve_above else None,
+        limits=_limits(wish),
         dry_run=wish.dry_run,
     )
 
@@ -92,6 +95,14 @@ def cents(text: str) -> int:
             Violation("--approve-above", f"{text!r} is no amount of money such as 1000 or 1000.50"), reason="BAD_OPTION"
         )
     return int(amount * 100)
+
+
+def _limits(wish: Wish) -> pb.Limits | None:
+    if not wish.amounts and not wish.approve_above:
+        return None
+    limits = limits_of(wish.amounts)
+    limits.approve_above_cents = cents(wish.approve_above) if wish.approve_above else 0
+    return limits
 
 
 def _readable(path: Path) -> Path:

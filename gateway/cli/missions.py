@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.amounts import Money, Steps, Tokens, WallTime, some
+from gateway.cli.budgets import COLUMNS as BUDGET_COLUMNS
+from gateway.cli.budgets import budget_row
 from gateway.cli.output import print_list, print_message, when
 from gateway.cli.runs import GOAL_WIDTH, Json, cancel_run, pause_run, resume_run, watch_run
 from gateway.cli.session import perform
@@ -13,6 +16,7 @@ from gateway.client import connected
 from infra.clock import SystemClock
 from infra.ids import system_ids
 from infra.settings import load_settings
+from skyagent.budget.v1 import budget_service_pb2 as budgets
 from skyagent.mission.v1 import mission_pb2
 from skyagent.mission.v1 import mission_service_pb2 as api
 from skyagent.run.v1 import run_service_pb2 as runs
@@ -61,6 +65,24 @@ def start_run(mission_id: Id) -> None:
         request = runs.StartRunRequest(mission_id=mission_id, request_id=system_ids(SystemClock()).uuid())
         async with connected(load_settings()) as services:
             print_message(await services.runs.StartRun(request))
+
+    perform(work())
+
+
+@app.command("topup")
+def top_up(mission_id: Id, steps: Steps = "", money: Money = "", tokens: Tokens = "", wall_time: WallTime = "") -> None:
+    """Raise the budgets of a mission; its runs that wait for more go on by themselves."""
+    amounts = some(steps=steps, money=money, tokens=tokens, wall_time=wall_time)
+
+    async def work() -> None:
+        ids = system_ids(SystemClock())
+        asked = [
+            budgets.TopUpMissionRequest(mission_id=mission_id, kind=kind, amount=units, request_id=ids.uuid())
+            for kind, units in amounts.items()
+        ]
+        async with connected(load_settings()) as services:
+            raised = [(await services.budgets.TopUpMission(each)).budget for each in asked]
+        print_list(raised, BUDGET_COLUMNS, [budget_row(budget) for budget in raised], json_lines=False)
 
     perform(work())
 

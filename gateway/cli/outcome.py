@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from control.core.inbox import items
+from control.core.run import BUDGET_EXHAUSTED, RunFold
 from gateway.cli.exits import Exit
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
@@ -19,7 +21,7 @@ def exit_of_run(state: st.RunState) -> Exit | None:
         case ev.RUN_PHASE_FAILED | ev.RUN_PHASE_CANCELLED:
             return _failure(state.reason)
         case ev.RUN_PHASE_WAITING | ev.RUN_PHASE_PAUSED:
-            return Exit.WAITS_FOR_PERSON
+            return Exit.BUDGET if state.blocked_reason == BUDGET_EXHAUSTED else Exit.WAITS_FOR_PERSON
         case _:
             return None
 
@@ -35,11 +37,8 @@ def pending(state: st.RunState) -> list[st.ApprovalRecord]:
 
 
 def answers_of(state: st.RunState) -> list[str]:
-    """The commands by which a person lets a waiting run go on: one for each open question."""
-    asked = [f"skyagent approvals approve {approval.approval_id}" for approval in pending(state)]
-    unclear = [node.node.node_id for node in state.nodes if node.state == ev.NODE_STATE_UNCERTAIN and node.attempts]
-    told = [f"skyagent runs resolve {state.run_id} {step_id} --happened" for step_id in unclear]
-    return asked + told
+    """The commands by which a person lets a waiting run go on: one for each thing that waits."""
+    return [item.answers[0] for item in items(RunFold(state)) if item.answers]
 
 
 def _failure(reason: str) -> Exit:

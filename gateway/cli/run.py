@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.amounts import given as limited
 from gateway.cli.asking import somebody_is_there
 from gateway.cli.exits import Exit
 from gateway.cli.mission import Wish, named_values, spec_of, split_inputs
@@ -48,6 +49,10 @@ def run(  # noqa: PLR0913, PLR0917 - these are the options
         list[str], typer.Option(help="Host (:PORT unless 80 or 443) to be reached besides the site's.")
     ] = [],  # noqa: B006
     approve_above: Annotated[str, typer.Option(help="Ask a person before an amount above this is submitted.")] = "",
+    steps: Annotated[str, typer.Option(help="Steps that the mission may take.")] = "",
+    money: Annotated[str, typer.Option(help="US dollars that it may cost, such as 5 or 0.25.")] = "",
+    tokens: Annotated[str, typer.Option(help="Model tokens that it may use.")] = "",
+    wall_time: Annotated[str, typer.Option(help="Time that it may take, such as 90s, 10m or 1h30m.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and judge every step, touch nothing.")] = False,  # noqa: FBT002
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow the run to its end.")] = True,  # noqa: FBT002
     json_lines: Annotated[bool, typer.Option("--json", help="JSON lines even on a terminal.")] = False,  # noqa: FBT002
@@ -65,7 +70,7 @@ def run(  # noqa: PLR0913, PLR0917 - these are the options
     inputs |= {**({"site": site} if site else {}), **named_values("--set", values)}
     wish = Wish(
         template, goal.strip(), files, inputs, runtime.value, tuple(allow_host), approve_above,
-        dry_run or settings.dry_run,
+        dry_run or settings.dry_run, limited(steps=steps, money=money, tokens=tokens, wall_time=wall_time),
     )  # fmt: skip
     as_json = machine_readable(json_lines=json_lines)
     answers = Answers.YES if yes else Answers.PERSON if somebody_is_there() and not as_json else Answers.NOBODY

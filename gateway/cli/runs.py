@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from rich.text import Text
 
 from control.core.run import RunFold
+from gateway.cli.amounts import Money, Steps, Tokens, WallTime, some
 from gateway.cli.asking import somebody_is_there
 from gateway.cli.exits import Exit
 from gateway.cli.mission import named_values
@@ -23,9 +25,11 @@ from infra.clock import SystemClock
 from infra.errors import InvalidArgument, Precondition, Violation
 from infra.ids import system_ids
 from infra.settings import load_settings
+from skyagent.budget.v1 import budget_service_pb2 as budgets
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.mission.v1 import mission_pb2 as mission_pb
 from skyagent.mission.v1 import mission_service_pb2 as missions
+from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import run_service_pb2 as api
 
@@ -91,6 +95,45 @@ def cancel_run(run_id: Id, reason: Annotated[str, typer.Option(help="Why.")] = "
     perform(_control(run_id, command))
 
 
+@app.command("steer")
+def steer_run(
+    run_id: Id,
+    message: Annotated[str, typer.Argument(help="What its planner should consider from now on.")] = "",
+    goal: Annotated[str, typer.Option(help="Another goal from now on.")] = "",
+) -> None:
+    """Tell the planner of a run something, or give it another goal; says what that planner makes of it."""
+    asked = api.SteerRunRequest(message=message, goal=goal)
+
+    async def command(services: Services, run: str, request_id: str) -> api.RunSummary:
+        asked.run_id, asked.request_id = run, request_id
+        answer = await services.runs.SteerRun(asked)
+        if answer.note:
+            print(f"skyagent: {answer.note}", file=sys.stderr)
+        return answer.run
+
+    perform(_control(run_id, command))
+
+
+@app.command("topup")
+def top_up_run(run_id: Id, steps: Steps = "", money: Money = "", tokens: Tokens = "", wall_time: WallTime = "") -> None:
+    """Give a run more than it may use; one that waits for it goes on by itself.
+
+    Exit codes: 0 given, 1 nothing limits it, 2 usage, 5 the tenant's budget has not so much left.
+    """
+    amounts = some(steps=steps, money=money, tokens=tokens, wall_time=wall_time)
+
+    async def command(services: Services, run: str, _: str) -> api.RunSummary:
+        ids = system_ids(SystemClock())
+        asked = [
+            budgets.TopUpRunRequest(run_id=run, kind=kind, amount=units, request_id=ids.uuid())
+            for kind, units in amounts.items()
+        ]
+        answers = [await services.budgets.TopUpRun(each) for each in asked]
+        return answers[-1].run
+
+    perform(_control(run_id, command))
+
+
 @app.command("adjust")
 def adjust_run(
     run_id: Id,
@@ -100,20 +143,46 @@ def adjust_run(
     within: Annotated[
         int | None, typer.Option(min=1, help="Seconds from now in which it must have ended, or it fails.")
     ] = None,
+    max_attempts: Annotated[int | None, typer.Option(min=1, max=10, help="Attempts in the same state.")] = None,
+    max_restarts: Annotated[int | None, typer.Option(min=0, max=20, help="How often a group may start again.")] = None,
+    first_delay: Annotated[int | None, typer.Option(min=0, max=600_000, help="Milliseconds before a retry.")] = None,
+    longest_delay: Annotated[int | None, typer.Option(min=0, max=600_000, help="No delay is longer.")] = None,
+    usual_retries: Annotated[bool, typer.Option("--usual-retries", help="Retry as it was planned.")] = False,  # noqa: FBT002
 ) -> None:
-    """Change a run's place among others, or when it must have ended."""
-    if priority is None and within is None:
-        raise InvalidArgument(Violation("", "say what is to be changed: --priority or --within"))
+    """Change a run's place among others, when it must have ended, or how it retries.
+
+    Of how it retries, what is not named is again as it was planned.
+    """
+    asked = [api.AdjustRunRequest(priority=priority)] if priority is not None else []
+    if within is not None:
+        asked.append(api.AdjustRunRequest())
+        asked[-1].deadline.FromMilliseconds(SystemClock().now_ms() + within * 1000)
+    retry = _retries(max_attempts, max_restarts, first_delay, longest_delay)
+    if usual_retries or retry != cmd.RetryPolicy():
+        asked.append(api.AdjustRunRequest(retry=retry))
+    if not asked:
+        told = "say what is to be changed: --priority, --within, --max-attempts, --max-restarts, or a delay"
+        raise InvalidArgument(Violation("", told))
 
     async def command(services: Services, run: str, _: str) -> api.RunSummary:
-        asked = [api.AdjustRunRequest(run_id=run, priority=priority)] if priority is not None else []
-        if within is not None:
-            asked.append(api.AdjustRunRequest(run_id=run))
-            asked[-1].deadline.FromMilliseconds(SystemClock().now_ms() + within * 1000)
+        ids = system_ids(SystemClock())
+        for each in asked:
+            each.run_id, each.request_id = run, ids.uuid()
         answers = [await services.runs.AdjustRun(each) for each in asked]
         return answers[-1].run
 
     perform(_control(run_id, command))
+
+
+def _retries(
+    attempts: int | None, restarts: int | None, first_ms: int | None, longest_ms: int | None
+) -> cmd.RetryPolicy:
+    policy = cmd.RetryPolicy(max_attempts=attempts, max_restarts=restarts)
+    if first_ms is not None:
+        policy.first_delay.FromMilliseconds(first_ms)
+    if longest_ms is not None:
+        policy.longest_delay.FromMilliseconds(longest_ms)
+    return policy
 
 
 @app.command("resolve")

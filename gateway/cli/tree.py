@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from control.core.budget import amount, figure, limit
 from control.core.run import RunFold
 from control.core.summary import current_step
 from gateway.cli.outcome import ended, pending
@@ -64,7 +65,9 @@ def phase_word(phase: ev.RunPhase.ValueType) -> str:
 
 def _header(state: st.RunState) -> Text:
     colour = PHASE_COLOURS.get(state.phase, "cyan")
-    text = Text.assemble((phase_word(state.phase), f"bold {colour}"), "  ", plain(state.spec.goal[:GOAL_WIDTH], "bold"))
+    text = Text.assemble(
+        (phase_word(state.phase), f"bold {colour}"), "  ", plain((state.goal or state.spec.goal)[:GOAL_WIDTH], "bold")
+    )
     return text.append(f"  {state.run_id}{'  dry run' if state.spec.dry_run else ''}", "dim")
 
 
@@ -118,7 +121,15 @@ def _label(record: st.NodeRecord) -> Text:
 
 def _footer(folded: RunFold) -> Text:
     text = plain(f"  {folded.state.summary}" if ended(folded.state) else f"  {current_step(folded)}", "default")
-    return text.append(f"\n  {', '.join(_figures(folded.state.counts))}", "dim")
+    return text.append(f"\n  {', '.join([*_figures(folded.state.counts), *_meters(folded.state)])}", "dim")
+
+
+def _meters(state: st.RunState) -> Iterator[str]:
+    """What is used of what may be used, where that is limited."""
+    for found in state.meters:
+        bound = limit(state, found.kind)
+        if bound is not None:
+            yield f"{figure(found.kind, found.spent + found.reserved)} of {amount(found.kind, bound)}"
 
 
 def _figures(counts: st.RunCounts) -> Iterator[str]:

@@ -8,7 +8,7 @@ from enum import Enum
 
 import grpc
 
-from control.core.run import RunFold
+from control.core.run import BUDGET_EXHAUSTED, RunFold, terminal
 from gateway.cli.asking import show_question, yes_or_no
 from gateway.cli.exits import Exit
 from gateway.cli.outcome import answers_of, exit_of_run, pending
@@ -77,7 +77,7 @@ class Watch:
         state = self.folded.state
         if self.answers is not Answers.NOBODY:
             self._put_questions(shown, questions)
-            return False
+            return state.blocked_reason == BUDGET_EXHAUSTED and not pending(state) and await self._is_head()
         return state.phase == ev.RUN_PHASE_WAITING and await self._is_head()
 
     def _put_questions(self, shown: Screen, questions: asyncio.TaskGroup) -> None:
@@ -148,7 +148,7 @@ class Watch:
         if state.artifacts:
             names = ", ".join(artifact.name for artifact in state.artifacts)
             console.print(plain(f"  files: {names}; `skyagent artifacts ls --run {self.run_id}`", "dim"))
-        if code is Exit.WAITS_FOR_PERSON:
+        if code is Exit.WAITS_FOR_PERSON or (code is Exit.BUDGET and not terminal(state.phase)):
             waits = " or ".join(f"`{command}`" for command in answers_of(state)) or state.blocked_detail
             console.print(f"{phase_word(state.phase)}: {waits} answers, then "
                           f"`skyagent runs watch {self.run_id}` goes on watching")  # fmt: skip

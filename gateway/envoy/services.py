@@ -17,6 +17,7 @@ from skyagent.common.v1 import options_pb2
 
 PUBLIC = (
     "skyagent.artifact.v1.ArtifactService",
+    "skyagent.budget.v1.BudgetService",
     "skyagent.mesh.v1.MeshService",
     "skyagent.mission.v1.MissionService",
     "skyagent.policy.v1.PolicyService",

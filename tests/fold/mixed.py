@@ -11,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
 
+from control.core.meters import KINDS as BUDGETS
 from control.core.run import RunFold
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import plan_pb2 as plan
@@ -53,6 +54,7 @@ def _body(kind: str, folded: RunFold, chance: random.Random) -> ev.EventBody:
 
 def _legal(message: Message, folded: RunFold, chance: random.Random) -> bool:
     """Names what exists in the run so far; tells whether there is anything to name."""
+    _name_budgets(message, folded, chance)
     nodes, approvals = folded.state.nodes, folded.state.approvals
     if isinstance(message, ev.PlanExtended):
         del message.nodes[:]
@@ -74,6 +76,23 @@ def _legal(message: Message, folded: RunFold, chance: random.Random) -> bool:
     if isinstance(message, ev.StepIntended):
         message.approval_id = chance.choice([*(each.approval_id for each in approvals), ""])
     return _legal_step(message, folded, chance)
+
+
+def _name_budgets(message: Message, folded: RunFold, chance: random.Random) -> None:
+    """Budgets that are known, grants that may have come before, calls that may be under way."""
+    named = [message] if isinstance(message, ev.BudgetGranted) else []
+    if isinstance(message, ev.RunBudgeted):
+        named = list(message.draws)
+    if isinstance(message, ev.CommandApplied) and message.command.HasField("budget"):
+        named = [message.command.budget]
+    for each in named:
+        each.kind = chance.choice([*BUDGETS, "else"])
+    if isinstance(message, ev.RunCreated):
+        message.fold_version = chance.choice([0, 1, 2, 3])
+    if isinstance(message, (ev.ModelCallIntended, ev.ModelCallFinished)):
+        message.call_id = chance.choice(
+            [*(call.call_id for call in folded.state.calls[-5:]), f"call {folded.state.seq}"]
+        )
 
 
 def _legal_step(message: Message, folded: RunFold, chance: random.Random) -> bool:

@@ -125,7 +125,9 @@ def three_questions() -> Asking:
 def watch_of(asking: Asking) -> Watch:
     stub = cast("Any", asking)
     clock = SystemClock()
-    services = Services(missions=stub, runs=stub, approvals=stub, artifacts=stub, policy=stub, schedules=stub)
+    services = Services(
+        missions=stub, runs=stub, approvals=stub, artifacts=stub, policy=stub, schedules=stub, budgets=stub
+    )
     return Watch(services, "RUN", clock, system_ids(clock), Answers.PERSON, RunFold(asking.state))
 
 

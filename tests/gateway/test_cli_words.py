@@ -117,6 +117,7 @@ def test_a_run_that_waits_tells_the_command_for_each_answer() -> None:
     state.nodes.add(state=ev.NODE_STATE_UNCERTAIN).node.node_id = "a group"
     uncertain = state.nodes.add(state=ev.NODE_STATE_UNCERTAIN, attempts=[st.AttemptRecord(attempt=1)])
     uncertain.node.node_id = "S"
+    uncertain.node.step.SetInParent()
     assert answers_of(state) == ["skyagent approvals approve A", "skyagent runs resolve R S --happened"]
 
 

@@ -39,6 +39,12 @@ def pending(connection: Connection, run_id: str) -> tuple[StoredCommand, ...]:
     return tuple(_stored(row) for row in connection.execute(chosen))
 
 
+def given(connection: Connection, run_id: str, kind: str) -> tuple[StoredCommand, ...]:
+    """Return every command of a kind, applied or not, in the order given."""
+    chosen = select(run_commands).where(run_commands.c.run_id == run_id, run_commands.c.kind == kind)
+    return tuple(_stored(row) for row in connection.execute(chosen.order_by(run_commands.c.control_gen)))
+
+
 def _raise_control_gen(connection: Connection, run_id: str) -> int:
     raised = (
         update(runs)

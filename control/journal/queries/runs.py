@@ -165,6 +165,8 @@ def list_runs(connection: Connection, query: RunQuery) -> RunPage:
         chosen = chosen.where(runs.c.mission_id == query.mission_id)
     if query.states:
         chosen = chosen.where(run_projections.c.state.in_(query.states))
+    if query.unended:
+        chosen = chosen.where(runs.c.terminal == false())
     if query.page_token:
         chosen = chosen.where(runs.c.run_id < query.page_token)
     found = tuple(_listing_of(row) for row in connection.execute(chosen))

@@ -5,6 +5,7 @@ import { OutcomeSchema, OutcomeStatus, type SessionState } from "../gen/skyagent
 import { Effect, EffectClass } from "../gen/skyagent/execution/v1/effect_pb";
 import { MissionSpecSchema } from "../gen/skyagent/mission/v1/mission_pb";
 import { DecisionSchema } from "../gen/skyagent/policy/v1/decision_pb";
+import { RetryPolicySchema } from "../gen/skyagent/run/v1/command_pb";
 import {
   ApprovalState,
   type CommandApplied,
@@ -15,6 +16,7 @@ import {
 import { Holds } from "../gen/skyagent/run/v1/plan_pb";
 import { ApprovalRecordSchema, NodeRecordSchema, type RunState, RunStateSchema } from "../gen/skyagent/run/v1/state_pb";
 import type { RunFold } from "./fold";
+import * as meters from "./meters";
 import { isProbe, nodeId, stepOf } from "./tree";
 
 /** What happened, with its kind. */
@@ -52,6 +54,8 @@ function commanded(state: RunState, { command }: CommandApplied): void {
     state.forks.push(kind.value.runId);
     state.lineage ||= state.runId;
   }
+  if (kind?.case === "budget") meters.toppedUp(state, kind.value.kind, kind.value.amount);
+  if (kind?.case === "retry") state.retry = copied(RetryPolicySchema, kind.value);
 }
 
 function sessionKept(state: RunState, session: SessionState): void {
@@ -108,12 +112,13 @@ const ADVANCE: { readonly [K in Kind]?: Advance<K> } = {
     attempt.withdrawn = false;
     folded.plan.counts.attempts += 1;
     folded.plan.counts.openIntents += 1;
+    meters.stepBegun(folded.state);
     if (body.approvalId) folded.approval(body.approvalId).state = ApprovalState.CONSUMED;
     folded.plan.set(folded.plan.node(body.stepId), NodeState.RUNNING);
   },
   stepWithdrawn(folded, body) {
     const attempt = folded.attempt(body.stepId, body.attempt);
-    folded.close(attempt);
+    folded.close(attempt, 0n);
     attempt.withdrawn = true;
     attempt.effect = Effect.NONE;
     attempt.message = body.reason;
@@ -225,12 +230,22 @@ const ADVANCE: { readonly [K in Kind]?: Advance<K> } = {
     state.blockedReason = "";
     state.blockedDetail = "";
     state.planningOpen = false;
+    meters.ended(state);
   },
-  modelCallIntended({ plan }) {
+  modelCallIntended({ state, plan }, body) {
     plan.counts.modelCalls += 1;
+    meters.callBegun(state, body);
   },
-  modelCallFinished({ plan }, body) {
-    plan.counts.costMicrousd += body.costMicrousd;
+  modelCallFinished({ state, plan }, body) {
+    plan.counts.costMicrousd += meters.callEnded(state, body);
+  },
+  runBudgeted: ({ state }, body) => meters.budgeted(state, body),
+  budgetGranted: ({ state }, body) => meters.granted(state, body),
+  goalChanged({ state }, body) {
+    state.goal = body.goal;
+  },
+  steeringAnswered({ state }, body) {
+    state.steeringNote = body.note;
   },
   stateInherited(folded, body, event) {
     const { state } = folded;

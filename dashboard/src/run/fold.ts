@@ -9,10 +9,14 @@ import {
   RunStateSchema,
 } from "../gen/skyagent/run/v1/state_pb";
 import { advance, timeOf } from "./advance";
+import { passed, stepEnded } from "./meters";
 import { IllegalEvent, Plan } from "./plan";
 
 /** The blocked reason of a run that can only go on once a person has answered. */
 export const WAITING_FOR_PERSON = "WAITING_FOR_PERSON";
+
+/** The blocked reason of a run that has used up what it may use; it goes on by itself once it may use more. */
+export const BUDGET_EXHAUSTED = "BUDGET_EXHAUSTED";
 
 const TERMINAL: ReadonlySet<RunPhase> = new Set([RunPhase.SUCCEEDED, RunPhase.FAILED, RunPhase.CANCELLED]);
 
@@ -49,6 +53,7 @@ export class RunFold {
     if (!kind?.case && !event.erased) {
       throw new IllegalEvent("UNKNOWN_EVENT", `event ${event.seq} of run ${event.runId} is of a kind unknown here`);
     }
+    passed(state, event);
     state.runId = event.runId;
     state.seq = event.seq;
     state.epoch = event.epoch;
@@ -71,8 +76,9 @@ export class RunFold {
     throw new IllegalEvent("UNKNOWN_APPROVAL", `run ${this.state.runId} never asked '${id}'`);
   }
 
-  close(attempt: AttemptRecord): void {
+  close(attempt: AttemptRecord, spent = 1n): void {
     this.plan.counts.openIntents -= Number(attempt.open);
+    if (attempt.open) stepEnded(this.state, spent);
     attempt.open = false;
   }
 
@@ -81,7 +87,7 @@ export class RunFold {
     if (terminal(state.phase)) return state.phase;
     if (state.cancelWanted) return RunPhase.CANCELLING;
     if (state.pauseWanted) return state.counts?.openIntents ? RunPhase.PAUSING : RunPhase.PAUSED;
-    if (state.blockedReason === WAITING_FOR_PERSON) return RunPhase.WAITING;
+    if (state.blockedReason === WAITING_FOR_PERSON || state.blockedReason === BUDGET_EXHAUSTED) return RunPhase.WAITING;
     return state.nodeId ? RunPhase.RUNNING : RunPhase.QUEUED;
   }
 }

@@ -8,7 +8,7 @@ from itertools import count
 
 from control.core.check import Checks
 from control.core.dispatch import next_move
-from control.core.moves import Attempt, Finish, Move, OwnStep, Plan, Record, Wait
+from control.core.moves import Attempt, Draw, Finish, Move, OwnStep, Plan, Record, Wait
 from control.core.run import RunFold, outcome_in
 from infra.digest import digest_message
 from skyagent.execution.v1 import action_pb2 as act
@@ -96,6 +96,8 @@ class Simulation:
                 self.append(*events)
             case Plan():
                 self.append(ev.EventBody(plan_extended=ev.PlanExtended(nodes=self._unplanned())))
+            case Draw():
+                return True
             case OwnStep(record):
                 settled = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_SUCCEEDED)
                 self.append(ev.EventBody(node_settled=settled))

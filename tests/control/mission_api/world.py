@@ -12,6 +12,7 @@ from control.orchestrator.ledger import Also, Ledger
 from infra.auth import Role
 from infra.mesh import Runtime
 from skyagent.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceStub
+from skyagent.budget.v1.budget_service_pb2_grpc import BudgetServiceStub
 from skyagent.mission.v1 import mission_pb2
 from skyagent.mission.v1 import mission_service_pb2 as missions_pb
 from skyagent.mission.v1.mission_service_pb2_grpc import MissionServiceStub
@@ -22,6 +23,7 @@ from tests.control.meshed import CallingAs
 
 if TYPE_CHECKING:
     from skyagent.artifact.v1.artifact_service_pb2_grpc import ArtifactServiceAsyncStub
+    from skyagent.budget.v1.budget_service_pb2_grpc import BudgetServiceAsyncStub
     from skyagent.mission.v1.mission_service_pb2_grpc import MissionServiceAsyncStub
     from skyagent.run.v1.approval_service_pb2_grpc import ApprovalServiceAsyncStub
     from skyagent.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
@@ -35,6 +37,7 @@ class Client:
     runs: RunServiceAsyncStub
     approvals: ApprovalServiceAsyncStub
     artifacts: ArtifactServiceAsyncStub
+    budgets: BudgetServiceAsyncStub
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,13 @@ class World:
     runtime: Runtime
     client: Client
 
-    async def create(self, **more: object) -> missions_pb.CreateMissionResponse:
-        request = missions_pb.CreateMissionRequest(spec=login(), **more)  # pyright: ignore[reportArgumentType]
+    async def create(
+        self, limits: mission_pb2.Limits | None = None, **more: object
+    ) -> missions_pb.CreateMissionResponse:
+        spec = login()
+        if limits is not None:
+            spec.limits.CopyFrom(limits)
+        request = missions_pb.CreateMissionRequest(spec=spec, **more)  # pyright: ignore[reportArgumentType]
         return await self.client.missions.CreateMission(request)
 
     async def owned(self, run_id: str) -> Ledger:
@@ -90,5 +98,9 @@ def client_of(calling_as: CallingAs, runtime: Runtime, *, tenant: str = "default
     """Everything that somebody of a tenant can call."""
     channel = calling_as(runtime, tenant=tenant, role=role)
     return Client(
-        MissionServiceStub(channel), RunServiceStub(channel), ApprovalServiceStub(channel), ArtifactServiceStub(channel)
+        MissionServiceStub(channel),
+        RunServiceStub(channel),
+        ApprovalServiceStub(channel),
+        ArtifactServiceStub(channel),
+        BudgetServiceStub(channel),
     )

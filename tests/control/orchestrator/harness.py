@@ -62,6 +62,7 @@ class ControlPlane:
         *,
         approval_ttl_ms: int = 0,
         max_wall_seconds: int = 0,
+        draws: Sequence[ev.Draw] = (),
         **inputs: str,
     ) -> str:
         """A run of the self test, or of a plan that is given as a whole."""
@@ -74,6 +75,8 @@ class ControlPlane:
             spec.limits.approval_ttl.FromMilliseconds(approval_ttl_ms)
         created = ev.RunCreated(mission_id=IDS.ulid(), tenant="default", spec=spec, fold_version=FOLD_VERSION)
         events = [EventDraft.of(ev.EventBody(run_created=created))]
+        if draws:
+            events.append(EventDraft.of(ev.EventBody(run_budgeted=ev.RunBudgeted(draws=draws))))
         if nodes:
             events.append(EventDraft.of(ev.EventBody(plan_extended=ev.PlanExtended(nodes=nodes))))
         await self.journal.create_run(

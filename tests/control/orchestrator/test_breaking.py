@@ -214,12 +214,12 @@ async def test_the_time_of_a_run_leaves_out_its_pauses_and_what_it_waited_for_a_
             await clock.advance(10)
             await ledger.commit((body,))
         await clock.advance(10)
-        assert ledger.active_ms(clock.now_ms()) == 30_000
+        assert ledger.folded.active_ms(clock.now_ms()) == 30_000
         kept = ledger.state.SerializeToString()
         await journal.save_snapshot(Snapshot(run_id, ledger.state.seq, ledger.head.fold_version, kept))
         taken_over = Ledger(journal, clock, IDS, await journal.head(run_id))
         await taken_over.load()
-        assert taken_over.active_ms(clock.now_ms()) == 30_000
+        assert taken_over.folded.active_ms(clock.now_ms()) == 30_000
 
 
 @pytest.mark.parametrize("fails", ["deciding", "folding"])

@@ -268,7 +268,8 @@ export const LabelSchema: GenMessage<Label, {jsonType: LabelJson}> = /*@__PURE__
   messageDesc(file_skyagent_mission_v1_mission, 2);
 
 /**
- * Bounds of a mission. 0 means the default in brackets.
+ * Bounds of a mission. 0 means the default in brackets. Steps, time, money and tokens that are stated become budgets of
+ * the mission, which all its runs share (BudgetService); a default bounds each run by itself.
  *
  * @generated from message skyagent.mission.v1.Limits
  */
@@ -317,7 +318,8 @@ export type Limits = Message<"skyagent.mission.v1.Limits"> & {
 };
 
 /**
- * Bounds of a mission. 0 means the default in brackets.
+ * Bounds of a mission. 0 means the default in brackets. Steps, time, money and tokens that are stated become budgets of
+ * the mission, which all its runs share (BudgetService); a default bounds each run by itself.
  *
  * @generated from message skyagent.mission.v1.Limits
  */

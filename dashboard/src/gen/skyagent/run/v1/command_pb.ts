@@ -6,6 +6,7 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import { file_buf_validate_validate } from "../../../buf/validate/validate_pb";
 import type { Duration, DurationJson, Timestamp, TimestampJson } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Effect, EffectJson } from "../../execution/v1/effect_pb";
@@ -16,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/run/v1/command.proto.
  */
 export const file_skyagent_run_v1_command: GenFile = /*@__PURE__*/
-  fileDesc("Ch1za3lhZ2VudC9ydW4vdjEvY29tbWFuZC5wcm90bxIPc2t5YWdlbnQucnVuLnYxIocECgdDb21tYW5kEi4KBXBhdXNlGAEgASgLMh0uc2t5YWdlbnQucnVuLnYxLlBhdXNlQ29tbWFuZEgAEjAKBnJlc3VtZRgCIAEoCzIeLnNreWFnZW50LnJ1bi52MS5SZXN1bWVDb21tYW5kSAASMAoGY2FuY2VsGAMgASgLMh4uc2t5YWdlbnQucnVuLnYxLkNhbmNlbENvbW1hbmRIABIuCgVzdGVlchgEIAEoCzIdLnNreWFnZW50LnJ1bi52MS5TdGVlckNvbW1hbmRIABIwCgZkZWNpZGUYBSABKAsyHi5za3lhZ2VudC5ydW4udjEuRGVjaWRlQ29tbWFuZEgAEjIKB3Jlc29sdmUYBiABKAsyHy5za3lhZ2VudC5ydW4udjEuUmVzb2x2ZUNvbW1hbmRIABI0Cghwcmlvcml0eRgHIAEoCzIgLnNreWFnZW50LnJ1bi52MS5Qcmlvcml0eUNvbW1hbmRIABI0CghkZWFkbGluZRgIIAEoCzIgLnNreWFnZW50LnJ1bi52MS5EZWFkbGluZUNvbW1hbmRIABIwCgZidWRnZXQYCSABKAsyHi5za3lhZ2VudC5ydW4udjEuQnVkZ2V0Q29tbWFuZEgAEiwKBGZvcmsYDyABKAsyHC5za3lhZ2VudC5ydW4udjEuRm9ya0NvbW1hbmRIAEIGCgRraW5kIh4KDFBhdXNlQ29tbWFuZBIOCgZyZWFzb24YASABKAkiDwoNUmVzdW1lQ29tbWFuZCJJCg1DYW5jZWxDb21tYW5kEg4KBnJlYXNvbhgBIAEoCRIoCgVncmFjZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiItCgxTdGVlckNvbW1hbmQSDwoHbWVzc2FnZRgBIAEoCRIMCgRnb2FsGAIgASgJIiQKDURlY2lkZUNvbW1hbmQSEwoLYXBwcm92YWxfaWQYASABKAkiXgoOUmVzb2x2ZUNvbW1hbmQSDwoHc3RlcF9pZBgBIAEoCRItCgZlZmZlY3QYAiABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0EgwKBG5vdGUYAyABKAkiIwoPUHJpb3JpdHlDb21tYW5kEhAKCHByaW9yaXR5GAEgASgFIj8KD0RlYWRsaW5lQ29tbWFuZBIsCghkZWFkbGluZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiKgoLRm9ya0NvbW1hbmQSDgoGcnVuX2lkGAEgASgJEgsKA3NlcRgCIAEoBCI/Cg1CdWRnZXRDb21tYW5kEhAKCGdyYW50X2lkGAEgASgJEgwKBGtpbmQYAiABKAkSDgoGYW1vdW50GAMgASgEYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_execution_v1_effect]);
+  fileDesc("Ch1za3lhZ2VudC9ydW4vdjEvY29tbWFuZC5wcm90bxIPc2t5YWdlbnQucnVuLnYxIrYECgdDb21tYW5kEi4KBXBhdXNlGAEgASgLMh0uc2t5YWdlbnQucnVuLnYxLlBhdXNlQ29tbWFuZEgAEjAKBnJlc3VtZRgCIAEoCzIeLnNreWFnZW50LnJ1bi52MS5SZXN1bWVDb21tYW5kSAASMAoGY2FuY2VsGAMgASgLMh4uc2t5YWdlbnQucnVuLnYxLkNhbmNlbENvbW1hbmRIABIuCgVzdGVlchgEIAEoCzIdLnNreWFnZW50LnJ1bi52MS5TdGVlckNvbW1hbmRIABIwCgZkZWNpZGUYBSABKAsyHi5za3lhZ2VudC5ydW4udjEuRGVjaWRlQ29tbWFuZEgAEjIKB3Jlc29sdmUYBiABKAsyHy5za3lhZ2VudC5ydW4udjEuUmVzb2x2ZUNvbW1hbmRIABI0Cghwcmlvcml0eRgHIAEoCzIgLnNreWFnZW50LnJ1bi52MS5Qcmlvcml0eUNvbW1hbmRIABI0CghkZWFkbGluZRgIIAEoCzIgLnNreWFnZW50LnJ1bi52MS5EZWFkbGluZUNvbW1hbmRIABIwCgZidWRnZXQYCSABKAsyHi5za3lhZ2VudC5ydW4udjEuQnVkZ2V0Q29tbWFuZEgAEi0KBXJldHJ5GAogASgLMhwuc2t5YWdlbnQucnVuLnYxLlJldHJ5UG9saWN5SAASLAoEZm9yaxgPIAEoCzIcLnNreWFnZW50LnJ1bi52MS5Gb3JrQ29tbWFuZEgAQgYKBGtpbmQiHgoMUGF1c2VDb21tYW5kEg4KBnJlYXNvbhgBIAEoCSIPCg1SZXN1bWVDb21tYW5kIkkKDUNhbmNlbENvbW1hbmQSDgoGcmVhc29uGAEgASgJEigKBWdyYWNlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIi0KDFN0ZWVyQ29tbWFuZBIPCgdtZXNzYWdlGAEgASgJEgwKBGdvYWwYAiABKAkiJAoNRGVjaWRlQ29tbWFuZBITCgthcHByb3ZhbF9pZBgBIAEoCSJeCg5SZXNvbHZlQ29tbWFuZBIPCgdzdGVwX2lkGAEgASgJEi0KBmVmZmVjdBgCIAEoDjIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5FZmZlY3QSDAoEbm90ZRgDIAEoCSIjCg9Qcmlvcml0eUNvbW1hbmQSEAoIcHJpb3JpdHkYASABKAUiPwoPRGVhZGxpbmVDb21tYW5kEiwKCGRlYWRsaW5lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIqCgtGb3JrQ29tbWFuZBIOCgZydW5faWQYASABKAkSCwoDc2VxGAIgASgEIj8KDUJ1ZGdldENvbW1hbmQSEAoIZ3JhbnRfaWQYASABKAkSDAoEa2luZBgCIAEoCRIOCgZhbW91bnQYAyABKAQi+QEKC1JldHJ5UG9saWN5EiQKDG1heF9hdHRlbXB0cxgBIAEoDUIJukgGKgQYCigBSACIAQESIgoMbWF4X3Jlc3RhcnRzGAIgASgNQge6SAQqAhgUSAGIAQESPQoLZmlyc3RfZGVsYXkYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgASPwoNbG9uZ2VzdF9kZWxheRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMI2AQyAEIPCg1fbWF4X2F0dGVtcHRzQg8KDV9tYXhfcmVzdGFydHNiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_execution_v1_effect]);
 
 /**
  * A command. After its commit nothing of the run starts before it took effect.
@@ -103,6 +104,14 @@ export type Command = Message<"skyagent.run.v1.Command"> & {
     case: "budget";
   } | {
     /**
+     * Other retries.
+     *
+     * @generated from field: skyagent.run.v1.RetryPolicy retry = 10;
+     */
+    value: RetryPolicy;
+    case: "retry";
+  } | {
+    /**
      * The run was forked: from now on it has relatives.
      *
      * @generated from field: skyagent.run.v1.ForkCommand fork = 15;
@@ -180,6 +189,13 @@ export type CommandJson = {
    * @generated from field: skyagent.run.v1.BudgetCommand budget = 9;
    */
   budget?: BudgetCommandJson;
+
+  /**
+   * Other retries.
+   *
+   * @generated from field: skyagent.run.v1.RetryPolicy retry = 10;
+   */
+  retry?: RetryPolicyJson;
 
   /**
    * The run was forked: from now on it has relatives.
@@ -631,4 +647,83 @@ export type BudgetCommandJson = {
  */
 export const BudgetCommandSchema: GenMessage<BudgetCommand, {jsonType: BudgetCommandJson}> = /*@__PURE__*/
   messageDesc(file_skyagent_run_v1_command, 10);
+
+/**
+ * How a run retries, in place of what its steps and groups say. What is not set stays as it was planned. However it is
+ * set, what must not happen twice is never repeated because of it.
+ *
+ * @generated from message skyagent.run.v1.RetryPolicy
+ */
+export type RetryPolicy = Message<"skyagent.run.v1.RetryPolicy"> & {
+  /**
+   * Attempts at a step in the same state of the world [as the step says, else 2].
+   *
+   * @generated from field: optional uint32 max_attempts = 1;
+   */
+  maxAttempts?: number | undefined;
+
+  /**
+   * How often a group may start again [as the group says, else 3].
+   *
+   * @generated from field: optional uint32 max_restarts = 2;
+   */
+  maxRestarts?: number | undefined;
+
+  /**
+   * The first delay; each further one is twice as long [250 ms].
+   *
+   * @generated from field: google.protobuf.Duration first_delay = 3;
+   */
+  firstDelay?: Duration | undefined;
+
+  /**
+   * No delay is longer [8 s].
+   *
+   * @generated from field: google.protobuf.Duration longest_delay = 4;
+   */
+  longestDelay?: Duration | undefined;
+};
+
+/**
+ * How a run retries, in place of what its steps and groups say. What is not set stays as it was planned. However it is
+ * set, what must not happen twice is never repeated because of it.
+ *
+ * @generated from message skyagent.run.v1.RetryPolicy
+ */
+export type RetryPolicyJson = {
+  /**
+   * Attempts at a step in the same state of the world [as the step says, else 2].
+   *
+   * @generated from field: optional uint32 max_attempts = 1;
+   */
+  maxAttempts?: number;
+
+  /**
+   * How often a group may start again [as the group says, else 3].
+   *
+   * @generated from field: optional uint32 max_restarts = 2;
+   */
+  maxRestarts?: number;
+
+  /**
+   * The first delay; each further one is twice as long [250 ms].
+   *
+   * @generated from field: google.protobuf.Duration first_delay = 3;
+   */
+  firstDelay?: DurationJson;
+
+  /**
+   * No delay is longer [8 s].
+   *
+   * @generated from field: google.protobuf.Duration longest_delay = 4;
+   */
+  longestDelay?: DurationJson;
+};
+
+/**
+ * Describes the message skyagent.run.v1.RetryPolicy.
+ * Use `create(RetryPolicySchema)` to create a new message.
+ */
+export const RetryPolicySchema: GenMessage<RetryPolicy, {jsonType: RetryPolicyJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_command, 11);
 

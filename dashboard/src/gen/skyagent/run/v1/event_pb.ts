@@ -28,7 +28,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/run/v1/event.proto.
  */
 export const file_skyagent_run_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("Chtza3lhZ2VudC9ydW4vdjEvZXZlbnQucHJvdG8SD3NreWFnZW50LnJ1bi52MSKoAQoIUnVuRXZlbnQSDgoGcnVuX2lkGAEgASgJEgsKA3NlcRgCIAEoBBINCgVlcG9jaBgDIAEoBBIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRoYXNoGAUgASgJEigKBGJvZHkYBiABKAsyGi5za3lhZ2VudC5ydW4udjEuRXZlbnRCb2R5Eg4KBmVyYXNlZBgHIAEoCCKDDQoJRXZlbnRCb2R5EjIKC3J1bl9jcmVhdGVkGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1bkNyZWF0ZWRIABI2Cg1vd25lcl9jaGFuZ2VkGAIgASgLMh0uc2t5YWdlbnQucnVuLnYxLk93bmVyQ2hhbmdlZEgAEjYKDXBsYW5fZXh0ZW5kZWQYAyABKAsyHS5za3lhZ2VudC5ydW4udjEuUGxhbkV4dGVuZGVkSAASOAoOcG9saWN5X2RlY2lkZWQYBCABKAsyHi5za3lhZ2VudC5ydW4udjEuUG9saWN5RGVjaWRlZEgAEjYKDXN0ZXBfaW50ZW5kZWQYBSABKAsyHS5za3lhZ2VudC5ydW4udjEuU3RlcEludGVuZGVkSAASOAoOc3RlcF93aXRoZHJhd24YBiABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFdpdGhkcmF3bkgAEjYKDXN0ZXBfZmluaXNoZWQYByABKAsyHS5za3lhZ2VudC5ydW4udjEuU3RlcEZpbmlzaGVkSAASOAoOc3RlcF92YWxpZGF0ZWQYCCABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFZhbGlkYXRlZEgAEjQKDHN0ZXBfcmV0cmllZBgJIAEoCzIcLnNreWFnZW50LnJ1bi52MS5TdGVwUmV0cmllZEgAEjoKD2dyb3VwX3Jlc3RhcnRlZBgKIAEoCzIfLnNreWFnZW50LnJ1bi52MS5Hcm91cFJlc3RhcnRlZEgAEjQKDG5vZGVfc2V0dGxlZBgLIAEoCzIcLnNreWFnZW50LnJ1bi52MS5Ob2RlU2V0dGxlZEgAEkAKEmFwcHJvdmFsX3JlcXVlc3RlZBgMIAEoCzIiLnNreWFnZW50LnJ1bi52MS5BcHByb3ZhbFJlcXVlc3RlZEgAEjwKEGFwcHJvdmFsX2RlY2lkZWQYDSABKAsyIC5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxEZWNpZGVkSAASOgoPY29tbWFuZF9hcHBsaWVkGA4gASgLMh8uc2t5YWdlbnQucnVuLnYxLkNvbW1hbmRBcHBsaWVkSAASOAoOc3RlcF91bmNlcnRhaW4YDyABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFVuY2VydGFpbkgAEkQKFHVuY2VydGFpbnR5X3Jlc29sdmVkGBAgASgLMiQuc2t5YWdlbnQucnVuLnYxLlVuY2VydGFpbnR5UmVzb2x2ZWRIABIyCgtsYXRlX3Jlc3VsdBgRIAEoCzIbLnNreWFnZW50LnJ1bi52MS5MYXRlUmVzdWx0SAASMgoLcnVuX2Jsb2NrZWQYEiABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuQmxvY2tlZEgAEjYKDXJ1bl91bmJsb2NrZWQYEyABKAsyHS5za3lhZ2VudC5ydW4udjEuUnVuVW5ibG9ja2VkSAASPgoRYXJ0aWZhY3RfcmVjb3JkZWQYFCABKAsyIS5za3lhZ2VudC5ydW4udjEuQXJ0aWZhY3RSZWNvcmRlZEgAEjQKDHJ1bl9maW5pc2hlZBgVIAEoCzIcLnNreWFnZW50LnJ1bi52MS5SdW5GaW5pc2hlZEgAEkEKE21vZGVsX2NhbGxfaW50ZW5kZWQYFiABKAsyIi5za3lhZ2VudC5ydW4udjEuTW9kZWxDYWxsSW50ZW5kZWRIABJBChNtb2RlbF9jYWxsX2ZpbmlzaGVkGBcgASgLMiIuc2t5YWdlbnQucnVuLnYxLk1vZGVsQ2FsbEZpbmlzaGVkSAASOAoOYnVkZ2V0X2dyYW50ZWQYGCABKAsyHi5za3lhZ2VudC5ydW4udjEuQnVkZ2V0R3JhbnRlZEgAEjoKD2NvbnRyb2xfY2hhbmdlZBgZIAEoCzIfLnNreWFnZW50LnJ1bi52MS5Db250cm9sQ2hhbmdlZEgAEjoKD3N0YXRlX2luaGVyaXRlZBgeIAEoCzIfLnNreWFnZW50LnJ1bi52MS5TdGF0ZUluaGVyaXRlZEgAEj4KEW91dGNvbWVfaW5oZXJpdGVkGB8gASgLMiEuc2t5YWdlbnQucnVuLnYxLk91dGNvbWVJbmhlcml0ZWRIABI6Cg9iZWd1bl9lbHNld2hlcmUYICABKAsyHy5za3lhZ2VudC5ydW4udjEuQmVndW5FbHNld2hlcmVIAEIGCgRraW5kIu0BCgpSdW5DcmVhdGVkEhIKCm1pc3Npb25faWQYASABKAkSDgoGdGVuYW50GAIgASgJEi4KBHNwZWMYAyABKAsyIC5za3lhZ2VudC5taXNzaW9uLnYxLk1pc3Npb25TcGVjEg0KBWFjdG9yGAQgASgJEhgKEHRlbXBsYXRlX3ZlcnNpb24YBSABKA0SFAoMZm9sZF92ZXJzaW9uGAYgASgNEioKBnBhcmVudBgHIAEoCzIaLnNreWFnZW50LnJ1bi52MS5Gb3JrUG9pbnQSDwoHb3JkaW5hbBgIIAEoDRIPCgdsaW5lYWdlGCggASgJIi0KDlN0YXRlSW5oZXJpdGVkEg0KBXN0YXRlGAEgASgMEgwKBG1vcmUYAiABKAgiZQoQT3V0Y29tZUluaGVyaXRlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SLwoHb3V0Y29tZRgDIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lIoMBCg5CZWd1bkVsc2V3aGVyZRIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDgoGcnVuX2lkGAMgASgJEg4KBm51bWJlchgEIAEoBBIvCgdvdXRjb21lGAUgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk91dGNvbWUiNgoJRm9ya1BvaW50Eg4KBnJ1bl9pZBgBIAEoCRILCgNzZXEYAiABKAQSDAoEaGFzaBgDIAEoCSJcCgxPd25lckNoYW5nZWQSDwoHbm9kZV9pZBgBIAEoCRIWCg5pbmNhcm5hdGlvbl9pZBgCIAEoCRINCgVjYXVzZRgDIAEoCRIUCgxmb2xkX3ZlcnNpb24YBCABKA0iZwoMUGxhbkV4dGVuZGVkEigKBW5vZGVzGAEgAygLMhkuc2t5YWdlbnQucnVuLnYxLlBsYW5Ob2RlEg4KBnJlYXNvbhgCIAEoCRIPCgdwbGFubmVyGAMgASgJEgwKBG1vcmUYBCABKAgiYQoNUG9saWN5RGVjaWRlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SLgoIZGVjaXNpb24YAyABKAsyHC5za3lhZ2VudC5wb2xpY3kudjEuRGVjaXNpb24irwIKDFN0ZXBJbnRlbmRlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SEQoJd29ya2VyX2lkGAMgASgJEhIKCmpvdXJuYWxfaWQYBCABKAkSFQoNYWN0aW9uX2RpZ2VzdBgFIAEoCRI4CgxlZmZlY3RfY2xhc3MYBiABKA4yIi5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Q2xhc3MSEwoLZGVjaXNpb25faWQYByABKAkSEwoLYXBwcm92YWxfaWQYCCABKAkSLQoGYWN0aW9uGAkgASgLMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkFjdGlvbhIsCghkZWFkbGluZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiQQoNU3RlcFdpdGhkcmF3bhIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SDgoGcmVhc29uGAMgASgJInQKDFN0ZXBGaW5pc2hlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SLwoHb3V0Y29tZRgDIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lEhEKCXdvcmtlcl9pZBgEIAEoCSKEAQoNU3RlcFZhbGlkYXRlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SKgoIZmluZGluZ3MYAyADKAsyGC5za3lhZ2VudC5ydW4udjEuRmluZGluZxIlCgVob2xkcxgEIAEoDjIWLnNreWFnZW50LnJ1bi52MS5Ib2xkcyKBAQoLU3RlcFJldHJpZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEhAKCHN0cmF0ZWd5GAMgASgJEg4KBnJlYXNvbhgEIAEoCRIuCgpub3RfYmVmb3JlGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJyCg5Hcm91cFJlc3RhcnRlZBIPCgdub2RlX2lkGAEgASgJEg8KB3Jlc3RhcnQYAiABKA0SDgoGcmVhc29uGAMgASgJEi4KCm5vdF9iZWZvcmUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImwKC05vZGVTZXR0bGVkEg8KB25vZGVfaWQYASABKAkSKQoFc3RhdGUYAiABKA4yGi5za3lhZ2VudC5ydW4udjEuTm9kZVN0YXRlEg4KBnJlYXNvbhgDIAEoCRIRCglzaWduYXR1cmUYBCABKAkiwgEKEUFwcHJvdmFsUmVxdWVzdGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEg8KB3N0ZXBfaWQYAiABKAkSFQoNYWN0aW9uX2RpZ2VzdBgDIAEoCRIPCgdzdW1tYXJ5GAQgASgJEi4KCGRlY2lzaW9uGAUgASgLMhwuc2t5YWdlbnQucG9saWN5LnYxLkRlY2lzaW9uEi8KC2V4cGlyZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJyCg9BcHByb3ZhbERlY2lkZWQSEwoLYXBwcm92YWxfaWQYASABKAkSLQoFc3RhdGUYAiABKA4yHi5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxTdGF0ZRINCgVhY3RvchgDIAEoCRIMCgRub3RlGAQgASgJIl4KDkNvbW1hbmRBcHBsaWVkEhIKCmNvbW1hbmRfaWQYASABKAkSDQoFYWN0b3IYAiABKAkSKQoHY29tbWFuZBgDIAEoCzIYLnNreWFnZW50LnJ1bi52MS5Db21tYW5kIkAKDVN0ZXBVbmNlcnRhaW4SDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEg0KBWtub3duGAMgASgJIpMBChNVbmNlcnRhaW50eVJlc29sdmVkEg8KB3N0ZXBfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRItCgZlZmZlY3QYAyABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Eg4KBnNvdXJjZRgEIAEoCRINCgVhY3RvchgFIAEoCRIMCgRub3RlGAYgASgJInQKCkxhdGVSZXN1bHQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEi8KB291dGNvbWUYAyABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuT3V0Y29tZRITCgtjb250cmFkaWN0cxgEIAEoCCIsCgpSdW5CbG9ja2VkEg4KBnJlYXNvbhgBIAEoCRIOCgZkZXRhaWwYAiABKAkiHgoMUnVuVW5ibG9ja2VkEg4KBnJlYXNvbhgBIAEoCSJxChBBcnRpZmFjdFJlY29yZGVkEhMKC2FydGlmYWN0X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSKQoEYmxvYhgDIAEoCzIbLnNreWFnZW50LmNvbW1vbi52MS5CbG9iUmVmEg8KB3N0ZXBfaWQYBCABKAkiagoLUnVuRmluaXNoZWQSKAoFcGhhc2UYASABKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2USDwoHc3VtbWFyeRgCIAEoCRIOCgZyZWFzb24YAyABKAkSEAoIZXZpZGVuY2UYBCADKAkidAoRTW9kZWxDYWxsSW50ZW5kZWQSDwoHY2FsbF9pZBgBIAEoCRIMCgRyb2xlGAIgASgJEg0KBW1vZGVsGAMgASgJEhYKDnJlcXVlc3RfZGlnZXN0GAQgASgJEhkKEXJlc2VydmVkX21pY3JvdXNkGAUgASgEItMBChFNb2RlbENhbGxGaW5pc2hlZBIPCgdjYWxsX2lkGAEgASgJEi0KCHJlc3BvbnNlGAIgASgLMhsuc2t5YWdlbnQuY29tbW9uLnYxLkJsb2JSZWYSFAoMaW5wdXRfdG9rZW5zGAMgASgEEhUKDW91dHB1dF90b2tlbnMYBCABKAQSFQoNY29zdF9taWNyb3VzZBgFIAEoBBINCgVlcnJvchgGIAEoCRIrCghkdXJhdGlvbhgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI/Cg1CdWRnZXRHcmFudGVkEhAKCGdyYW50X2lkGAEgASgJEgwKBGtpbmQYAiABKAkSDgoGYW1vdW50GAMgASgEIkYKDkNvbnRyb2xDaGFuZ2VkEhIKCnNlc3Npb25faWQYASABKAkSEgoKY29udHJvbGxlchgCIAEoCRIMCgRub3RlGAMgASgJKoICCglOb2RlU3RhdGUSGgoWTk9ERV9TVEFURV9VTlNQRUNJRklFRBAAEhYKEk5PREVfU1RBVEVfUEVORElORxABEhYKEk5PREVfU1RBVEVfUlVOTklORxACEhcKE05PREVfU1RBVEVfQ0hFQ0tJTkcQAxIWChJOT0RFX1NUQVRFX1dBSVRJTkcQBBIYChROT0RFX1NUQVRFX1VOQ0VSVEFJThAFEhgKFE5PREVfU1RBVEVfU1VDQ0VFREVEEAYSFQoRTk9ERV9TVEFURV9GQUlMRUQQBxIWChJOT0RFX1NUQVRFX1NLSVBQRUQQCBIVChFOT0RFX1NUQVRFX0RFTklFRBAJKrsBCg1BcHByb3ZhbFN0YXRlEh4KGkFQUFJPVkFMX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWQVBQUk9WQUxfU1RBVEVfUEVORElORxABEhoKFkFQUFJPVkFMX1NUQVRFX0dSQU5URUQQAhIZChVBUFBST1ZBTF9TVEFURV9ERU5JRUQQAxIaChZBUFBST1ZBTF9TVEFURV9FWFBJUkVEEAQSGwoXQVBQUk9WQUxfU1RBVEVfQ09OU1VNRUQQBSqYAgoIUnVuUGhhc2USGQoVUlVOX1BIQVNFX1VOU1BFQ0lGSUVEEAASFAoQUlVOX1BIQVNFX1FVRVVFRBABEhUKEVJVTl9QSEFTRV9SVU5OSU5HEAISFQoRUlVOX1BIQVNFX1BBVVNJTkcQAxIUChBSVU5fUEhBU0VfUEFVU0VEEAQSFQoRUlVOX1BIQVNFX1dBSVRJTkcQBRIYChRSVU5fUEhBU0VfQ0FOQ0VMTElORxAGEhcKE1JVTl9QSEFTRV9TVUNDRUVERUQQBxIUChBSVU5fUEhBU0VfRkFJTEVEEAgSFwoTUlVOX1BIQVNFX0NBTkNFTExFRBAJEh4KGlJVTl9QSEFTRV9CVURHRVRfRVhIQVVTVEVEEApiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_execution_v1_action, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_policy_v1_decision, file_skyagent_run_v1_command, file_skyagent_run_v1_plan]);
+  fileDesc("Chtza3lhZ2VudC9ydW4vdjEvZXZlbnQucHJvdG8SD3NreWFnZW50LnJ1bi52MSKoAQoIUnVuRXZlbnQSDgoGcnVuX2lkGAEgASgJEgsKA3NlcRgCIAEoBBINCgVlcG9jaBgDIAEoBBIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRoYXNoGAUgASgJEigKBGJvZHkYBiABKAsyGi5za3lhZ2VudC5ydW4udjEuRXZlbnRCb2R5Eg4KBmVyYXNlZBgHIAEoCCKvDgoJRXZlbnRCb2R5EjIKC3J1bl9jcmVhdGVkGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1bkNyZWF0ZWRIABI2Cg1vd25lcl9jaGFuZ2VkGAIgASgLMh0uc2t5YWdlbnQucnVuLnYxLk93bmVyQ2hhbmdlZEgAEjYKDXBsYW5fZXh0ZW5kZWQYAyABKAsyHS5za3lhZ2VudC5ydW4udjEuUGxhbkV4dGVuZGVkSAASOAoOcG9saWN5X2RlY2lkZWQYBCABKAsyHi5za3lhZ2VudC5ydW4udjEuUG9saWN5RGVjaWRlZEgAEjYKDXN0ZXBfaW50ZW5kZWQYBSABKAsyHS5za3lhZ2VudC5ydW4udjEuU3RlcEludGVuZGVkSAASOAoOc3RlcF93aXRoZHJhd24YBiABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFdpdGhkcmF3bkgAEjYKDXN0ZXBfZmluaXNoZWQYByABKAsyHS5za3lhZ2VudC5ydW4udjEuU3RlcEZpbmlzaGVkSAASOAoOc3RlcF92YWxpZGF0ZWQYCCABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFZhbGlkYXRlZEgAEjQKDHN0ZXBfcmV0cmllZBgJIAEoCzIcLnNreWFnZW50LnJ1bi52MS5TdGVwUmV0cmllZEgAEjoKD2dyb3VwX3Jlc3RhcnRlZBgKIAEoCzIfLnNreWFnZW50LnJ1bi52MS5Hcm91cFJlc3RhcnRlZEgAEjQKDG5vZGVfc2V0dGxlZBgLIAEoCzIcLnNreWFnZW50LnJ1bi52MS5Ob2RlU2V0dGxlZEgAEkAKEmFwcHJvdmFsX3JlcXVlc3RlZBgMIAEoCzIiLnNreWFnZW50LnJ1bi52MS5BcHByb3ZhbFJlcXVlc3RlZEgAEjwKEGFwcHJvdmFsX2RlY2lkZWQYDSABKAsyIC5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxEZWNpZGVkSAASOgoPY29tbWFuZF9hcHBsaWVkGA4gASgLMh8uc2t5YWdlbnQucnVuLnYxLkNvbW1hbmRBcHBsaWVkSAASOAoOc3RlcF91bmNlcnRhaW4YDyABKAsyHi5za3lhZ2VudC5ydW4udjEuU3RlcFVuY2VydGFpbkgAEkQKFHVuY2VydGFpbnR5X3Jlc29sdmVkGBAgASgLMiQuc2t5YWdlbnQucnVuLnYxLlVuY2VydGFpbnR5UmVzb2x2ZWRIABIyCgtsYXRlX3Jlc3VsdBgRIAEoCzIbLnNreWFnZW50LnJ1bi52MS5MYXRlUmVzdWx0SAASMgoLcnVuX2Jsb2NrZWQYEiABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuQmxvY2tlZEgAEjYKDXJ1bl91bmJsb2NrZWQYEyABKAsyHS5za3lhZ2VudC5ydW4udjEuUnVuVW5ibG9ja2VkSAASPgoRYXJ0aWZhY3RfcmVjb3JkZWQYFCABKAsyIS5za3lhZ2VudC5ydW4udjEuQXJ0aWZhY3RSZWNvcmRlZEgAEjQKDHJ1bl9maW5pc2hlZBgVIAEoCzIcLnNreWFnZW50LnJ1bi52MS5SdW5GaW5pc2hlZEgAEkEKE21vZGVsX2NhbGxfaW50ZW5kZWQYFiABKAsyIi5za3lhZ2VudC5ydW4udjEuTW9kZWxDYWxsSW50ZW5kZWRIABJBChNtb2RlbF9jYWxsX2ZpbmlzaGVkGBcgASgLMiIuc2t5YWdlbnQucnVuLnYxLk1vZGVsQ2FsbEZpbmlzaGVkSAASOAoOYnVkZ2V0X2dyYW50ZWQYGCABKAsyHi5za3lhZ2VudC5ydW4udjEuQnVkZ2V0R3JhbnRlZEgAEjoKD2NvbnRyb2xfY2hhbmdlZBgZIAEoCzIfLnNreWFnZW50LnJ1bi52MS5Db250cm9sQ2hhbmdlZEgAEjQKDHJ1bl9idWRnZXRlZBgaIAEoCzIcLnNreWFnZW50LnJ1bi52MS5SdW5CdWRnZXRlZEgAEjQKDGdvYWxfY2hhbmdlZBgbIAEoCzIcLnNreWFnZW50LnJ1bi52MS5Hb2FsQ2hhbmdlZEgAEj4KEXN0ZWVyaW5nX2Fuc3dlcmVkGBwgASgLMiEuc2t5YWdlbnQucnVuLnYxLlN0ZWVyaW5nQW5zd2VyZWRIABI6Cg9zdGF0ZV9pbmhlcml0ZWQYHiABKAsyHy5za3lhZ2VudC5ydW4udjEuU3RhdGVJbmhlcml0ZWRIABI+ChFvdXRjb21lX2luaGVyaXRlZBgfIAEoCzIhLnNreWFnZW50LnJ1bi52MS5PdXRjb21lSW5oZXJpdGVkSAASOgoPYmVndW5fZWxzZXdoZXJlGCAgASgLMh8uc2t5YWdlbnQucnVuLnYxLkJlZ3VuRWxzZXdoZXJlSABCBgoEa2luZCLtAQoKUnVuQ3JlYXRlZBISCgptaXNzaW9uX2lkGAEgASgJEg4KBnRlbmFudBgCIAEoCRIuCgRzcGVjGAMgASgLMiAuc2t5YWdlbnQubWlzc2lvbi52MS5NaXNzaW9uU3BlYxINCgVhY3RvchgEIAEoCRIYChB0ZW1wbGF0ZV92ZXJzaW9uGAUgASgNEhQKDGZvbGRfdmVyc2lvbhgGIAEoDRIqCgZwYXJlbnQYByABKAsyGi5za3lhZ2VudC5ydW4udjEuRm9ya1BvaW50Eg8KB29yZGluYWwYCCABKA0SDwoHbGluZWFnZRgoIAEoCSItCg5TdGF0ZUluaGVyaXRlZBINCgVzdGF0ZRgBIAEoDBIMCgRtb3JlGAIgASgIImUKEE91dGNvbWVJbmhlcml0ZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEi8KB291dGNvbWUYAyABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuT3V0Y29tZSKDAQoOQmVndW5FbHNld2hlcmUSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEg4KBnJ1bl9pZBgDIAEoCRIOCgZudW1iZXIYBCABKAQSLwoHb3V0Y29tZRgFIAEoCzIeLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lIjYKCUZvcmtQb2ludBIOCgZydW5faWQYASABKAkSCwoDc2VxGAIgASgEEgwKBGhhc2gYAyABKAkiXAoMT3duZXJDaGFuZ2VkEg8KB25vZGVfaWQYASABKAkSFgoOaW5jYXJuYXRpb25faWQYAiABKAkSDQoFY2F1c2UYAyABKAkSFAoMZm9sZF92ZXJzaW9uGAQgASgNImcKDFBsYW5FeHRlbmRlZBIoCgVub2RlcxgBIAMoCzIZLnNreWFnZW50LnJ1bi52MS5QbGFuTm9kZRIOCgZyZWFzb24YAiABKAkSDwoHcGxhbm5lchgDIAEoCRIMCgRtb3JlGAQgASgIImEKDVBvbGljeURlY2lkZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEi4KCGRlY2lzaW9uGAMgASgLMhwuc2t5YWdlbnQucG9saWN5LnYxLkRlY2lzaW9uIq8CCgxTdGVwSW50ZW5kZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEhEKCXdvcmtlcl9pZBgDIAEoCRISCgpqb3VybmFsX2lkGAQgASgJEhUKDWFjdGlvbl9kaWdlc3QYBSABKAkSOAoMZWZmZWN0X2NsYXNzGAYgASgOMiIuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkVmZmVjdENsYXNzEhMKC2RlY2lzaW9uX2lkGAcgASgJEhMKC2FwcHJvdmFsX2lkGAggASgJEi0KBmFjdGlvbhgJIAEoCzIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5BY3Rpb24SLAoIZGVhZGxpbmUYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkEKDVN0ZXBXaXRoZHJhd24SDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEg4KBnJlYXNvbhgDIAEoCSJ0CgxTdGVwRmluaXNoZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEi8KB291dGNvbWUYAyABKAsyHi5za3lhZ2VudC5leGVjdXRpb24udjEuT3V0Y29tZRIRCgl3b3JrZXJfaWQYBCABKAkihAEKDVN0ZXBWYWxpZGF0ZWQSDwoHc3RlcF9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNEioKCGZpbmRpbmdzGAMgAygLMhguc2t5YWdlbnQucnVuLnYxLkZpbmRpbmcSJQoFaG9sZHMYBCABKA4yFi5za3lhZ2VudC5ydW4udjEuSG9sZHMigQEKC1N0ZXBSZXRyaWVkEg8KB3N0ZXBfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIQCghzdHJhdGVneRgDIAEoCRIOCgZyZWFzb24YBCABKAkSLgoKbm90X2JlZm9yZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicgoOR3JvdXBSZXN0YXJ0ZWQSDwoHbm9kZV9pZBgBIAEoCRIPCgdyZXN0YXJ0GAIgASgNEg4KBnJlYXNvbhgDIAEoCRIuCgpub3RfYmVmb3JlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJsCgtOb2RlU2V0dGxlZBIPCgdub2RlX2lkGAEgASgJEikKBXN0YXRlGAIgASgOMhouc2t5YWdlbnQucnVuLnYxLk5vZGVTdGF0ZRIOCgZyZWFzb24YAyABKAkSEQoJc2lnbmF0dXJlGAQgASgJIsIBChFBcHByb3ZhbFJlcXVlc3RlZBITCgthcHByb3ZhbF9pZBgBIAEoCRIPCgdzdGVwX2lkGAIgASgJEhUKDWFjdGlvbl9kaWdlc3QYAyABKAkSDwoHc3VtbWFyeRgEIAEoCRIuCghkZWNpc2lvbhgFIAEoCzIcLnNreWFnZW50LnBvbGljeS52MS5EZWNpc2lvbhIvCgtleHBpcmVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicgoPQXBwcm92YWxEZWNpZGVkEhMKC2FwcHJvdmFsX2lkGAEgASgJEi0KBXN0YXRlGAIgASgOMh4uc2t5YWdlbnQucnVuLnYxLkFwcHJvdmFsU3RhdGUSDQoFYWN0b3IYAyABKAkSDAoEbm90ZRgEIAEoCSJeCg5Db21tYW5kQXBwbGllZBISCgpjb21tYW5kX2lkGAEgASgJEg0KBWFjdG9yGAIgASgJEikKB2NvbW1hbmQYAyABKAsyGC5za3lhZ2VudC5ydW4udjEuQ29tbWFuZCJACg1TdGVwVW5jZXJ0YWluEg8KB3N0ZXBfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRINCgVrbm93bhgDIAEoCSKTAQoTVW5jZXJ0YWludHlSZXNvbHZlZBIPCgdzdGVwX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SLQoGZWZmZWN0GAMgASgOMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkVmZmVjdBIOCgZzb3VyY2UYBCABKAkSDQoFYWN0b3IYBSABKAkSDAoEbm90ZRgGIAEoCSJ0CgpMYXRlUmVzdWx0Eg8KB3N0ZXBfaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoDRIvCgdvdXRjb21lGAMgASgLMh4uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk91dGNvbWUSEwoLY29udHJhZGljdHMYBCABKAgiLAoKUnVuQmxvY2tlZBIOCgZyZWFzb24YASABKAkSDgoGZGV0YWlsGAIgASgJIh4KDFJ1blVuYmxvY2tlZBIOCgZyZWFzb24YASABKAkicQoQQXJ0aWZhY3RSZWNvcmRlZBITCgthcnRpZmFjdF9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEikKBGJsb2IYAyABKAsyGy5za3lhZ2VudC5jb21tb24udjEuQmxvYlJlZhIPCgdzdGVwX2lkGAQgASgJImoKC1J1bkZpbmlzaGVkEigKBXBoYXNlGAEgASgOMhkuc2t5YWdlbnQucnVuLnYxLlJ1blBoYXNlEg8KB3N1bW1hcnkYAiABKAkSDgoGcmVhc29uGAMgASgJEhAKCGV2aWRlbmNlGAQgAygJIo0BChFNb2RlbENhbGxJbnRlbmRlZBIPCgdjYWxsX2lkGAEgASgJEgwKBHJvbGUYAiABKAkSDQoFbW9kZWwYAyABKAkSFgoOcmVxdWVzdF9kaWdlc3QYBCABKAkSGQoRcmVzZXJ2ZWRfbWljcm91c2QYBSABKAQSFwoPcmVzZXJ2ZWRfdG9rZW5zGAYgASgEIukBChFNb2RlbENhbGxGaW5pc2hlZBIPCgdjYWxsX2lkGAEgASgJEi0KCHJlc3BvbnNlGAIgASgLMhsuc2t5YWdlbnQuY29tbW9uLnYxLkJsb2JSZWYSFAoMaW5wdXRfdG9rZW5zGAMgASgEEhUKDW91dHB1dF90b2tlbnMYBCABKAQSFQoNY29zdF9taWNyb3VzZBgFIAEoBBINCgVlcnJvchgGIAEoCRIrCghkdXJhdGlvbhgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxjb3N0X3Vua25vd24YCCABKAgiTwoNQnVkZ2V0R3JhbnRlZBIQCghncmFudF9pZBgBIAEoCRIMCgRraW5kGAIgASgJEg4KBmFtb3VudBgDIAEoBBIOCgZ0b3BfdXAYBCABKAgiMwoLUnVuQnVkZ2V0ZWQSJAoFZHJhd3MYASADKAsyFS5za3lhZ2VudC5ydW4udjEuRHJhdyI/CgREcmF3EgwKBGtpbmQYASABKAkSFAoMZnJvbV9taXNzaW9uGAIgASgIEhMKC2Zyb21fdGVuYW50GAMgASgIIj4KC0dvYWxDaGFuZ2VkEgwKBGdvYWwYASABKAkSDQoFYWN0b3IYAiABKAkSEgoKY29tbWFuZF9pZBgDIAEoCSJEChBTdGVlcmluZ0Fuc3dlcmVkEhIKCmNvbW1hbmRfaWQYASABKAkSDgoGaGVlZGVkGAIgASgIEgwKBG5vdGUYAyABKAkiRgoOQ29udHJvbENoYW5nZWQSEgoKc2Vzc2lvbl9pZBgBIAEoCRISCgpjb250cm9sbGVyGAIgASgJEgwKBG5vdGUYAyABKAkqggIKCU5vZGVTdGF0ZRIaChZOT0RFX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSTk9ERV9TVEFURV9QRU5ESU5HEAESFgoSTk9ERV9TVEFURV9SVU5OSU5HEAISFwoTTk9ERV9TVEFURV9DSEVDS0lORxADEhYKEk5PREVfU1RBVEVfV0FJVElORxAEEhgKFE5PREVfU1RBVEVfVU5DRVJUQUlOEAUSGAoUTk9ERV9TVEFURV9TVUNDRUVERUQQBhIVChFOT0RFX1NUQVRFX0ZBSUxFRBAHEhYKEk5PREVfU1RBVEVfU0tJUFBFRBAIEhUKEU5PREVfU1RBVEVfREVOSUVEEAkquwEKDUFwcHJvdmFsU3RhdGUSHgoaQVBQUk9WQUxfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZBUFBST1ZBTF9TVEFURV9QRU5ESU5HEAESGgoWQVBQUk9WQUxfU1RBVEVfR1JBTlRFRBACEhkKFUFQUFJPVkFMX1NUQVRFX0RFTklFRBADEhoKFkFQUFJPVkFMX1NUQVRFX0VYUElSRUQQBBIbChdBUFBST1ZBTF9TVEFURV9DT05TVU1FRBAFKpgCCghSdW5QaGFzZRIZChVSVU5fUEhBU0VfVU5TUEVDSUZJRUQQABIUChBSVU5fUEhBU0VfUVVFVUVEEAESFQoRUlVOX1BIQVNFX1JVTk5JTkcQAhIVChFSVU5fUEhBU0VfUEFVU0lORxADEhQKEFJVTl9QSEFTRV9QQVVTRUQQBBIVChFSVU5fUEhBU0VfV0FJVElORxAFEhgKFFJVTl9QSEFTRV9DQU5DRUxMSU5HEAYSFwoTUlVOX1BIQVNFX1NVQ0NFRURFRBAHEhQKEFJVTl9QSEFTRV9GQUlMRUQQCBIXChNSVU5fUEhBU0VfQ0FOQ0VMTEVEEAkSHgoaUlVOX1BIQVNFX0JVREdFVF9FWEhBVVNURUQQCmIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_execution_v1_action, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_policy_v1_decision, file_skyagent_run_v1_command, file_skyagent_run_v1_plan]);
 
 /**
  * One event of a run.
@@ -362,6 +362,30 @@ export type EventBody = Message<"skyagent.run.v1.EventBody"> & {
     case: "controlChanged";
   } | {
     /**
+     * The run draws from budgets: it may use only what it was granted of them.
+     *
+     * @generated from field: skyagent.run.v1.RunBudgeted run_budgeted = 26;
+     */
+    value: RunBudgeted;
+    case: "runBudgeted";
+  } | {
+    /**
+     * The goal is another one.
+     *
+     * @generated from field: skyagent.run.v1.GoalChanged goal_changed = 27;
+     */
+    value: GoalChanged;
+    case: "goalChanged";
+  } | {
+    /**
+     * What the planner makes of what a person said.
+     *
+     * @generated from field: skyagent.run.v1.SteeringAnswered steering_answered = 28;
+     */
+    value: SteeringAnswered;
+    case: "steeringAnswered";
+  } | {
+    /**
      * What a fork knows of the run that it grew from, as facts, not rights.
      *
      * @generated from field: skyagent.run.v1.StateInherited state_inherited = 30;
@@ -567,6 +591,27 @@ export type EventBodyJson = {
    * @generated from field: skyagent.run.v1.ControlChanged control_changed = 25;
    */
   controlChanged?: ControlChangedJson;
+
+  /**
+   * The run draws from budgets: it may use only what it was granted of them.
+   *
+   * @generated from field: skyagent.run.v1.RunBudgeted run_budgeted = 26;
+   */
+  runBudgeted?: RunBudgetedJson;
+
+  /**
+   * The goal is another one.
+   *
+   * @generated from field: skyagent.run.v1.GoalChanged goal_changed = 27;
+   */
+  goalChanged?: GoalChangedJson;
+
+  /**
+   * What the planner makes of what a person said.
+   *
+   * @generated from field: skyagent.run.v1.SteeringAnswered steering_answered = 28;
+   */
+  steeringAnswered?: SteeringAnsweredJson;
 
   /**
    * What a fork knows of the run that it grew from, as facts, not rights.
@@ -2624,6 +2669,13 @@ export type ModelCallIntended = Message<"skyagent.run.v1.ModelCallIntended"> & {
    * @generated from field: uint64 reserved_microusd = 5;
    */
   reservedMicrousd: bigint;
+
+  /**
+   * How many tokens are reserved for it, in and out together.
+   *
+   * @generated from field: uint64 reserved_tokens = 6;
+   */
+  reservedTokens: bigint;
 };
 
 /**
@@ -2666,6 +2718,13 @@ export type ModelCallIntendedJson = {
    * @generated from field: uint64 reserved_microusd = 5;
    */
   reservedMicrousd?: string;
+
+  /**
+   * How many tokens are reserved for it, in and out together.
+   *
+   * @generated from field: uint64 reserved_tokens = 6;
+   */
+  reservedTokens?: string;
 };
 
 /**
@@ -2729,6 +2788,13 @@ export type ModelCallFinished = Message<"skyagent.run.v1.ModelCallFinished"> & {
    * @generated from field: google.protobuf.Duration duration = 7;
    */
   duration?: Duration | undefined;
+
+  /**
+   * Nobody can tell what it cost: the full reservation is spent, of money and of tokens.
+   *
+   * @generated from field: bool cost_unknown = 8;
+   */
+  costUnknown: boolean;
 };
 
 /**
@@ -2785,6 +2851,13 @@ export type ModelCallFinishedJson = {
    * @generated from field: google.protobuf.Duration duration = 7;
    */
   duration?: DurationJson;
+
+  /**
+   * Nobody can tell what it cost: the full reservation is spent, of money and of tokens.
+   *
+   * @generated from field: bool cost_unknown = 8;
+   */
+  costUnknown?: boolean;
 };
 
 /**
@@ -2820,6 +2893,13 @@ export type BudgetGranted = Message<"skyagent.run.v1.BudgetGranted"> & {
    * @generated from field: uint64 amount = 3;
    */
   amount: bigint;
+
+  /**
+   * A person gave it to this run, beyond what its mission set.
+   *
+   * @generated from field: bool top_up = 4;
+   */
+  topUp: boolean;
 };
 
 /**
@@ -2848,6 +2928,13 @@ export type BudgetGrantedJson = {
    * @generated from field: uint64 amount = 3;
    */
   amount?: string;
+
+  /**
+   * A person gave it to this run, beyond what its mission set.
+   *
+   * @generated from field: bool top_up = 4;
+   */
+  topUp?: boolean;
 };
 
 /**
@@ -2856,6 +2943,230 @@ export type BudgetGrantedJson = {
  */
 export const BudgetGrantedSchema: GenMessage<BudgetGranted, {jsonType: BudgetGrantedJson}> = /*@__PURE__*/
   messageDesc(file_skyagent_run_v1_event, 29);
+
+/**
+ * The run draws from budgets.
+ *
+ * @generated from message skyagent.run.v1.RunBudgeted
+ */
+export type RunBudgeted = Message<"skyagent.run.v1.RunBudgeted"> & {
+  /**
+   * From which.
+   *
+   * @generated from field: repeated skyagent.run.v1.Draw draws = 1;
+   */
+  draws: Draw[];
+};
+
+/**
+ * The run draws from budgets.
+ *
+ * @generated from message skyagent.run.v1.RunBudgeted
+ */
+export type RunBudgetedJson = {
+  /**
+   * From which.
+   *
+   * @generated from field: repeated skyagent.run.v1.Draw draws = 1;
+   */
+  draws?: DrawJson[];
+};
+
+/**
+ * Describes the message skyagent.run.v1.RunBudgeted.
+ * Use `create(RunBudgetedSchema)` to create a new message.
+ */
+export const RunBudgetedSchema: GenMessage<RunBudgeted, {jsonType: RunBudgetedJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_event, 30);
+
+/**
+ * Whose budgets of a kind a run draws from.
+ *
+ * @generated from message skyagent.run.v1.Draw
+ */
+export type Draw = Message<"skyagent.run.v1.Draw"> & {
+  /**
+   * "money", "tokens", "steps" or "wall_time".
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * The mission's.
+   *
+   * @generated from field: bool from_mission = 2;
+   */
+  fromMission: boolean;
+
+  /**
+   * The tenant's.
+   *
+   * @generated from field: bool from_tenant = 3;
+   */
+  fromTenant: boolean;
+};
+
+/**
+ * Whose budgets of a kind a run draws from.
+ *
+ * @generated from message skyagent.run.v1.Draw
+ */
+export type DrawJson = {
+  /**
+   * "money", "tokens", "steps" or "wall_time".
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind?: string;
+
+  /**
+   * The mission's.
+   *
+   * @generated from field: bool from_mission = 2;
+   */
+  fromMission?: boolean;
+
+  /**
+   * The tenant's.
+   *
+   * @generated from field: bool from_tenant = 3;
+   */
+  fromTenant?: boolean;
+};
+
+/**
+ * Describes the message skyagent.run.v1.Draw.
+ * Use `create(DrawSchema)` to create a new message.
+ */
+export const DrawSchema: GenMessage<Draw, {jsonType: DrawJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_event, 31);
+
+/**
+ * The goal is another one.
+ *
+ * @generated from message skyagent.run.v1.GoalChanged
+ */
+export type GoalChanged = Message<"skyagent.run.v1.GoalChanged"> & {
+  /**
+   * The goal from now on.
+   *
+   * @generated from field: string goal = 1;
+   */
+  goal: string;
+
+  /**
+   * Who changed it.
+   *
+   * @generated from field: string actor = 2;
+   */
+  actor: string;
+
+  /**
+   * The command that did.
+   *
+   * @generated from field: string command_id = 3;
+   */
+  commandId: string;
+};
+
+/**
+ * The goal is another one.
+ *
+ * @generated from message skyagent.run.v1.GoalChanged
+ */
+export type GoalChangedJson = {
+  /**
+   * The goal from now on.
+   *
+   * @generated from field: string goal = 1;
+   */
+  goal?: string;
+
+  /**
+   * Who changed it.
+   *
+   * @generated from field: string actor = 2;
+   */
+  actor?: string;
+
+  /**
+   * The command that did.
+   *
+   * @generated from field: string command_id = 3;
+   */
+  commandId?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.GoalChanged.
+ * Use `create(GoalChangedSchema)` to create a new message.
+ */
+export const GoalChangedSchema: GenMessage<GoalChanged, {jsonType: GoalChangedJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_event, 32);
+
+/**
+ * What the planner makes of what a person said.
+ *
+ * @generated from message skyagent.run.v1.SteeringAnswered
+ */
+export type SteeringAnswered = Message<"skyagent.run.v1.SteeringAnswered"> & {
+  /**
+   * The command.
+   *
+   * @generated from field: string command_id = 1;
+   */
+  commandId: string;
+
+  /**
+   * Whether the planner heeds it.
+   *
+   * @generated from field: bool heeded = 2;
+   */
+  heeded: boolean;
+
+  /**
+   * The same for a person.
+   *
+   * @generated from field: string note = 3;
+   */
+  note: string;
+};
+
+/**
+ * What the planner makes of what a person said.
+ *
+ * @generated from message skyagent.run.v1.SteeringAnswered
+ */
+export type SteeringAnsweredJson = {
+  /**
+   * The command.
+   *
+   * @generated from field: string command_id = 1;
+   */
+  commandId?: string;
+
+  /**
+   * Whether the planner heeds it.
+   *
+   * @generated from field: bool heeded = 2;
+   */
+  heeded?: boolean;
+
+  /**
+   * The same for a person.
+   *
+   * @generated from field: string note = 3;
+   */
+  note?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.SteeringAnswered.
+ * Use `create(SteeringAnsweredSchema)` to create a new message.
+ */
+export const SteeringAnsweredSchema: GenMessage<SteeringAnswered, {jsonType: SteeringAnsweredJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_event, 33);
 
 /**
  * A person took or handed back a session.
@@ -2918,7 +3229,7 @@ export type ControlChangedJson = {
  * Use `create(ControlChangedSchema)` to create a new message.
  */
 export const ControlChangedSchema: GenMessage<ControlChanged, {jsonType: ControlChangedJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_event, 30);
+  messageDesc(file_skyagent_run_v1_event, 34);
 
 /**
  * How a node stands.

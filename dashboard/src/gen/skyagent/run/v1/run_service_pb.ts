@@ -4,8 +4,8 @@
 
 // Running missions, watching and controlling them.
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb";
 import { file_google_api_annotations } from "../../../google/api/annotations_pb";
 import type { Duration, DurationJson, Timestamp, TimestampJson } from "@bufbuild/protobuf/wkt";
@@ -15,9 +15,11 @@ import type { Effect, EffectJson } from "../../execution/v1/effect_pb";
 import { file_skyagent_execution_v1_effect } from "../../execution/v1/effect_pb";
 import type { Input, InputJson } from "../../mission/v1/mission_pb";
 import { file_skyagent_mission_v1_mission } from "../../mission/v1/mission_pb";
+import type { RetryPolicy, RetryPolicyJson } from "./command_pb";
+import { file_skyagent_run_v1_command } from "./command_pb";
 import type { ForkPoint, ForkPointJson, RunEvent, RunEventJson, RunPhase, RunPhaseJson } from "./event_pb";
 import { file_skyagent_run_v1_event } from "./event_pb";
-import type { RunCounts, RunCountsJson, RunState, RunStateJson } from "./state_pb";
+import type { Meter, MeterJson, RunCounts, RunCountsJson, RunState, RunStateJson } from "./state_pb";
 import { file_skyagent_run_v1_state } from "./state_pb";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -25,7 +27,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/run/v1/run_service.proto.
  */
 export const file_skyagent_run_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFza3lhZ2VudC9ydW4vdjEvcnVuX3NlcnZpY2UucHJvdG8SD3NreWFnZW50LnJ1bi52MSKAAQoPU3RhcnRSdW5SZXF1ZXN0EjMKCm1pc3Npb25faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQESFwoFYWN0b3IYAyABKAlCCLpIBXIDGP8BIjwKEFN0YXJ0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkivAMKClJ1blN1bW1hcnkSDgoGcnVuX2lkGAEgASgJEhIKCm1pc3Npb25faWQYAiABKAkSDAoEZ29hbBgDIAEoCRIQCgh0ZW1wbGF0ZRgEIAEoCRIoCgVwaGFzZRgFIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIUCgxjdXJyZW50X3N0ZXAYBiABKAkSLwoLY3JlYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoSd2FpdGluZ19mb3JfcGVyc29uGAogASgNEioKBmNvdW50cxgLIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SdW5Db3VudHMSFgoOYmxvY2tlZF9yZWFzb24YDCABKAkSDwoHZHJ5X3J1bhgNIAEoCBIPCgdzdW1tYXJ5GA4gASgJEhUKDXBhcmVudF9ydW5faWQYKCABKAkiQAoNR2V0UnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQiYQoOR2V0UnVuUmVzcG9uc2USJgoDcnVuGAEgASgLMhkuc2t5YWdlbnQucnVuLnYxLlJ1blN0YXRlEhQKDHN0YXRlX2RpZ2VzdBgCIAEoCRIRCgloZWFkX2hhc2gYAyABKAkipwEKD0xpc3RSdW5zUmVxdWVzdBIbCgptaXNzaW9uX2lkGAEgASgJQge6SARyAhgaEjoKBnBoYXNlcxgCIAMoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZUIPukgMkgEJEBAiBYIBAhABEh0KCXBhZ2Vfc2l6ZRgDIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAQgASgJQgi6SAVyAxiABCJWChBMaXN0UnVuc1Jlc3BvbnNlEikKBHJ1bnMYASADKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiVQoPV2F0Y2hSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIRCglhZnRlcl9zZXEYAiABKAQi0gEKEFdhdGNoUnVuUmVzcG9uc2USKgoFZXZlbnQYASABKAsyGS5za3lhZ2VudC5ydW4udjEuUnVuRXZlbnRIABIvCgloZWFydGJlYXQYAiABKAsyGi5za3lhZ2VudC5ydW4udjEuSGVhcnRiZWF0SAASKAoDZW5kGAMgASgLMhkuc2t5YWdlbnQucnVuLnYxLkVuZE9mUnVuSAASLwoJcmVjb25uZWN0GAQgASgLMhouc2t5YWdlbnQucnVuLnYxLlJlY29ubmVjdEgAQgYKBGl0ZW0iHQoJSGVhcnRiZWF0EhAKCGhlYWRfc2VxGAEgASgEIkYKCEVuZE9mUnVuEigKBXBoYXNlGAEgASgOMhkuc2t5YWdlbnQucnVuLnYxLlJ1blBoYXNlEhAKCGhlYWRfc2VxGAIgASgEIhsKCVJlY29ubmVjdBIOCgZyZWFzb24YASABKAkidgoRTGlzdEV2ZW50c1JlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEhEKCWFmdGVyX3NlcRgCIAEoBBIdCglwYWdlX3NpemUYAyABKAVCCrpIBxoFGOgHKAAiUQoSTGlzdEV2ZW50c1Jlc3BvbnNlEikKBmV2ZW50cxgBIAMoCzIZLnNreWFnZW50LnJ1bi52MS5SdW5FdmVudBIQCghoZWFkX3NlcRgCIAEoBCJ9Cg9QYXVzZVJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhgKBnJlYXNvbhgDIAEoCUIIukgFcgMYgAgiPAoQUGF1c2VSdW5SZXNwb25zZRIoCgNydW4YASABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeSJkChBSZXN1bWVSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBASI9ChFSZXN1bWVSdW5SZXNwb25zZRIoCgNydW4YASABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeSKyAQoQQ2FuY2VsUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQESGAoGcmVhc29uGAMgASgJQgi6SAVyAxiACBIyCgVncmFjZRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIIukgFqgECMgAiPQoRQ2FuY2VsUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkimAEKD1N0ZWVyUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQESGgoHbWVzc2FnZRgDIAEoCUIJukgGcgQYgIABEhcKBGdvYWwYBCABKAlCCbpIBnIEGICAASI8ChBTdGVlclJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5ItgBChBBZGp1c3RSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARInCghwcmlvcml0eRgDIAEoBUITukgQGg4Y6AcomPj/////////AUgAEjgKCGRlYWRsaW5lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIIukgFsgECQAFIAEIPCgZjaGFuZ2USBbpIAggBIj0KEUFkanVzdFJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IusBChJSZXNvbHZlU3RlcFJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEjAKB3N0ZXBfaWQYAiABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSOQoGZWZmZWN0GAMgASgOMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkVmZmVjdEIKukgHggEEGAEYAhIWCgRub3RlGAQgASgJQgi6SAVyAxiAIBIfCgpyZXF1ZXN0X2lkGAUgASgJQgu6SAhyA7ABAdgBASI/ChNSZXNvbHZlU3RlcFJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IuABCg5Gb3JrUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSFAoDc2VxGAIgASgEQge6SAQyAiAAEh8KCnJlcXVlc3RfaWQYAyABKAlCC7pICHIDsAEB2AEBEhcKBGdvYWwYBCABKAlCCbpIBnIEGICAARI1CgZpbnB1dHMYBSADKAsyGi5za3lhZ2VudC5taXNzaW9uLnYxLklucHV0Qgm6SAaSAQMQgAESFgoOcmVwZWF0X2VmZmVjdHMYBiABKAgidgoPRm9ya1J1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5EioKBnBhcmVudBgCIAEoCzIaLnNreWFnZW50LnJ1bi52MS5Gb3JrUG9pbnQSDQoFbm90ZXMYAyADKAkiQwoQUmVwbGF5UnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQiQwoRUmVwbGF5UnVuUmVzcG9uc2USFAoMc3RhdGVfZGlnZXN0GAEgASgJEhgKEGZpcnN0X2RpZmZlcmVuY2UYAiABKAQiQwoQVmVyaWZ5UnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQibQoRVmVyaWZ5UnVuUmVzcG9uc2USDgoGaW50YWN0GAEgASgIEhUKDWZpcnN0X2JhZF9zZXEYAiABKAQSDgoGZGV0YWlsGAMgASgJEg4KBmV2ZW50cxgEIAEoBBIRCgloZWFkX2hhc2gYBSABKAkyhw4KClJ1blNlcnZpY2USfgoIU3RhcnRSdW4SIC5za3lhZ2VudC5ydW4udjEuU3RhcnRSdW5SZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLlN0YXJ0UnVuUmVzcG9uc2UiLYi1GAKC0+STAiMiHi92MS9taXNzaW9ucy97bWlzc2lvbl9pZH0vcnVuczoBKhJ6CgZHZXRSdW4SHi5za3lhZ2VudC5ydW4udjEuR2V0UnVuUmVxdWVzdBofLnNreWFnZW50LnJ1bi52MS5HZXRSdW5SZXNwb25zZSIviLUYAYLT5JMCJRIRL3YxL3J1bnMve3J1bl9pZH1aEBIOL3J1bnMve3J1bl9pZH0SZQoITGlzdFJ1bnMSIC5za3lhZ2VudC5ydW4udjEuTGlzdFJ1bnNSZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLkxpc3RSdW5zUmVzcG9uc2UiFIi1GAGC0+STAgoSCC92MS9ydW5zEnYKCFdhdGNoUnVuEiAuc2t5YWdlbnQucnVuLnYxLldhdGNoUnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5XYXRjaFJ1blJlc3BvbnNlIiOItRgBgtPkkwIZEhcvdjEvcnVucy97cnVuX2lkfTp3YXRjaDABEnsKCkxpc3RFdmVudHMSIi5za3lhZ2VudC5ydW4udjEuTGlzdEV2ZW50c1JlcXVlc3QaIy5za3lhZ2VudC5ydW4udjEuTGlzdEV2ZW50c1Jlc3BvbnNlIiSItRgBgtPkkwIaEhgvdjEvcnVucy97cnVuX2lkfS9ldmVudHMSkgEKCFBhdXNlUnVuEiAuc2t5YWdlbnQucnVuLnYxLlBhdXNlUnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5QYXVzZVJ1blJlc3BvbnNlIkGItRgCgtPkkwI3IhcvdjEvcnVucy97cnVuX2lkfTpwYXVzZToBKloZIhQvcnVucy97cnVuX2lkfS9wYXVzZToBKhKXAQoJUmVzdW1lUnVuEiEuc2t5YWdlbnQucnVuLnYxLlJlc3VtZVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuUmVzdW1lUnVuUmVzcG9uc2UiQ4i1GAKC0+STAjkiGC92MS9ydW5zL3tydW5faWR9OnJlc3VtZToBKloaIhUvcnVucy97cnVuX2lkfS9yZXN1bWU6ASoSewoJQ2FuY2VsUnVuEiEuc2t5YWdlbnQucnVuLnYxLkNhbmNlbFJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuQ2FuY2VsUnVuUmVzcG9uc2UiJ4i1GAKC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OmNhbmNlbDoBKhJ3CghTdGVlclJ1bhIgLnNreWFnZW50LnJ1bi52MS5TdGVlclJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuU3RlZXJSdW5SZXNwb25zZSImiLUYAoLT5JMCHCIXL3YxL3J1bnMve3J1bl9pZH06c3RlZXI6ASoSewoJQWRqdXN0UnVuEiEuc2t5YWdlbnQucnVuLnYxLkFkanVzdFJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuQWRqdXN0UnVuUmVzcG9uc2UiJ4i1GAKC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OmFkanVzdDoBKhKSAQoLUmVzb2x2ZVN0ZXASIy5za3lhZ2VudC5ydW4udjEuUmVzb2x2ZVN0ZXBSZXF1ZXN0GiQuc2t5YWdlbnQucnVuLnYxLlJlc29sdmVTdGVwUmVzcG9uc2UiOIi1GAOC0+STAi4iKS92MS9ydW5zL3tydW5faWR9L3N0ZXBzL3tzdGVwX2lkfTpyZXNvbHZlOgEqEnMKB0ZvcmtSdW4SHy5za3lhZ2VudC5ydW4udjEuRm9ya1J1blJlcXVlc3QaIC5za3lhZ2VudC5ydW4udjEuRm9ya1J1blJlc3BvbnNlIiWItRgCgtPkkwIbIhYvdjEvcnVucy97cnVuX2lkfTpmb3JrOgEqEnsKCVJlcGxheVJ1bhIhLnNreWFnZW50LnJ1bi52MS5SZXBsYXlSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLlJlcGxheVJ1blJlc3BvbnNlIieItRgBgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTpyZXBsYXk6ASoSeAoJVmVyaWZ5UnVuEiEuc2t5YWdlbnQucnVuLnYxLlZlcmlmeVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuVmVyaWZ5UnVuUmVzcG9uc2UiJIi1GAGC0+STAhoSGC92MS9ydW5zL3tydW5faWR9OnZlcmlmeWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_options, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_run_v1_event, file_skyagent_run_v1_state]);
+  fileDesc("CiFza3lhZ2VudC9ydW4vdjEvcnVuX3NlcnZpY2UucHJvdG8SD3NreWFnZW50LnJ1bi52MSKAAQoPU3RhcnRSdW5SZXF1ZXN0EjMKCm1pc3Npb25faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQESFwoFYWN0b3IYAyABKAlCCLpIBXIDGP8BIjwKEFN0YXJ0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki/AMKClJ1blN1bW1hcnkSDgoGcnVuX2lkGAEgASgJEhIKCm1pc3Npb25faWQYAiABKAkSDAoEZ29hbBgDIAEoCRIQCgh0ZW1wbGF0ZRgEIAEoCRIoCgVwaGFzZRgFIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIUCgxjdXJyZW50X3N0ZXAYBiABKAkSLwoLY3JlYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoSd2FpdGluZ19mb3JfcGVyc29uGAogASgNEioKBmNvdW50cxgLIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SdW5Db3VudHMSFgoOYmxvY2tlZF9yZWFzb24YDCABKAkSDwoHZHJ5X3J1bhgNIAEoCBIPCgdzdW1tYXJ5GA4gASgJEiYKBm1ldGVycxgUIAMoCzIWLnNreWFnZW50LnJ1bi52MS5NZXRlchIWCg5ibG9ja2VkX2RldGFpbBgVIAEoCRIVCg1wYXJlbnRfcnVuX2lkGCggASgJIkAKDUdldFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kImEKDkdldFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnNreWFnZW50LnJ1bi52MS5SdW5TdGF0ZRIUCgxzdGF0ZV9kaWdlc3QYAiABKAkSEQoJaGVhZF9oYXNoGAMgASgJIqcBCg9MaXN0UnVuc1JlcXVlc3QSGwoKbWlzc2lvbl9pZBgBIAEoCUIHukgEcgIYGhI6CgZwaGFzZXMYAiADKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2VCD7pIDJIBCRAQIgWCAQIQARIdCglwYWdlX3NpemUYAyABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgEIAEoCUIIukgFcgMYgAQiVgoQTGlzdFJ1bnNSZXNwb25zZRIpCgRydW5zGAEgAygLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlUKD1dhdGNoUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSEQoJYWZ0ZXJfc2VxGAIgASgEItIBChBXYXRjaFJ1blJlc3BvbnNlEioKBWV2ZW50GAEgASgLMhkuc2t5YWdlbnQucnVuLnYxLlJ1bkV2ZW50SAASLwoJaGVhcnRiZWF0GAIgASgLMhouc2t5YWdlbnQucnVuLnYxLkhlYXJ0YmVhdEgAEigKA2VuZBgDIAEoCzIZLnNreWFnZW50LnJ1bi52MS5FbmRPZlJ1bkgAEi8KCXJlY29ubmVjdBgEIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SZWNvbm5lY3RIAEIGCgRpdGVtIh0KCUhlYXJ0YmVhdBIQCghoZWFkX3NlcRgBIAEoBCJGCghFbmRPZlJ1bhIoCgVwaGFzZRgBIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIQCghoZWFkX3NlcRgCIAEoBCIbCglSZWNvbm5lY3QSDgoGcmVhc29uGAEgASgJInYKEUxpc3RFdmVudHNSZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIRCglhZnRlcl9zZXEYAiABKAQSHQoJcGFnZV9zaXplGAMgASgFQgq6SAcaBRjoBygAIlEKEkxpc3RFdmVudHNSZXNwb25zZRIpCgZldmVudHMYASADKAsyGS5za3lhZ2VudC5ydW4udjEuUnVuRXZlbnQSEAoIaGVhZF9zZXEYAiABKAQifQoPUGF1c2VSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGIAIIjwKEFBhdXNlUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkiZAoQUmVzdW1lUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQEiPQoRUmVzdW1lUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkisgEKEENhbmNlbFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhgKBnJlYXNvbhgDIAEoCUIIukgFcgMYgAgSMgoFZ3JhY2UYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCLpIBaoBAjIAIj0KEUNhbmNlbFJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IpgBCg9TdGVlclJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhoKB21lc3NhZ2UYAyABKAlCCbpIBnIEGICAARIXCgRnb2FsGAQgASgJQgm6SAZyBBiAgAEiSgoQU3RlZXJSdW5SZXNwb25zZRIoCgNydW4YASABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeRIMCgRub3RlGAIgASgJIocCChBBZGp1c3RSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARInCghwcmlvcml0eRgDIAEoBUITukgQGg4Y6AcomPj/////////AUgAEjgKCGRlYWRsaW5lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIIukgFsgECQAFIABItCgVyZXRyeRgFIAEoCzIcLnNreWFnZW50LnJ1bi52MS5SZXRyeVBvbGljeUgAQg8KBmNoYW5nZRIFukgCCAEiPQoRQWRqdXN0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki6wEKElJlc29sdmVTdGVwUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBI5CgZlZmZlY3QYAyABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Qgq6SAeCAQQYARgCEhYKBG5vdGUYBCABKAlCCLpIBXIDGIAgEh8KCnJlcXVlc3RfaWQYBSABKAlCC7pICHIDsAEB2AEBIj8KE1Jlc29sdmVTdGVwUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki4AEKDkZvcmtSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIUCgNzZXEYAiABKARCB7pIBDICIAASHwoKcmVxdWVzdF9pZBgDIAEoCUILukgIcgOwAQHYAQESFwoEZ29hbBgEIAEoCUIJukgGcgQYgIABEjUKBmlucHV0cxgFIAMoCzIaLnNreWFnZW50Lm1pc3Npb24udjEuSW5wdXRCCbpIBpIBAxCAARIWCg5yZXBlYXRfZWZmZWN0cxgGIAEoCCJ2Cg9Gb3JrUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkSKgoGcGFyZW50GAIgASgLMhouc2t5YWdlbnQucnVuLnYxLkZvcmtQb2ludBINCgVub3RlcxgDIAMoCSJDChBSZXBsYXlSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJDChFSZXBsYXlSdW5SZXNwb25zZRIUCgxzdGF0ZV9kaWdlc3QYASABKAkSGAoQZmlyc3RfZGlmZmVyZW5jZRgCIAEoBCJDChBWZXJpZnlSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJtChFWZXJpZnlSdW5SZXNwb25zZRIOCgZpbnRhY3QYASABKAgSFQoNZmlyc3RfYmFkX3NlcRgCIAEoBBIOCgZkZXRhaWwYAyABKAkSDgoGZXZlbnRzGAQgASgEEhEKCWhlYWRfaGFzaBgFIAEoCSJPChBMaXN0SW5ib3hSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiABCKvAgoJSW5ib3hJdGVtEigKBGtpbmQYASABKA4yGi5za3lhZ2VudC5ydW4udjEuSW5ib3hLaW5kEg4KBnJ1bl9pZBgCIAEoCRISCgptaXNzaW9uX2lkGAMgASgJEgwKBGdvYWwYBCABKAkSDwoHc3RlcF9pZBgFIAEoCRITCgthcHByb3ZhbF9pZBgGIAEoCRINCgV0aXRsZRgHIAEoCRINCgVrbm93bhgIIAEoCRIPCgdhbnN3ZXJzGAkgAygJEikKBXNpbmNlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNYWN0aW9uX2RpZ2VzdBgMIAEoCSJXChFMaXN0SW5ib3hSZXNwb25zZRIpCgVpdGVtcxgBIAMoCzIaLnNreWFnZW50LnJ1bi52MS5JbmJveEl0ZW0SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJKrcBCglJbmJveEtpbmQSGgoWSU5CT1hfS0lORF9VTlNQRUNJRklFRBAAEhcKE0lOQk9YX0tJTkRfQVBQUk9WQUwQARIdChlJTkJPWF9LSU5EX1VOQ0VSVEFJTl9TVEVQEAISGgoWSU5CT1hfS0lORF9XT1JLRVJfQVdBWRADEhkKFUlOQk9YX0tJTkRfTE9HX0JFSElORBAEEh8KG0lOQk9YX0tJTkRfQlVER0VUX0VYSEFVU1RFRBAFMvIOCgpSdW5TZXJ2aWNlEn4KCFN0YXJ0UnVuEiAuc2t5YWdlbnQucnVuLnYxLlN0YXJ0UnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5TdGFydFJ1blJlc3BvbnNlIi2ItRgCgtPkkwIjIh4vdjEvbWlzc2lvbnMve21pc3Npb25faWR9L3J1bnM6ASoSegoGR2V0UnVuEh4uc2t5YWdlbnQucnVuLnYxLkdldFJ1blJlcXVlc3QaHy5za3lhZ2VudC5ydW4udjEuR2V0UnVuUmVzcG9uc2UiL4i1GAGC0+STAiUSES92MS9ydW5zL3tydW5faWR9WhASDi9ydW5zL3tydW5faWR9EmUKCExpc3RSdW5zEiAuc2t5YWdlbnQucnVuLnYxLkxpc3RSdW5zUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5MaXN0UnVuc1Jlc3BvbnNlIhSItRgBgtPkkwIKEggvdjEvcnVucxJ2CghXYXRjaFJ1bhIgLnNreWFnZW50LnJ1bi52MS5XYXRjaFJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuV2F0Y2hSdW5SZXNwb25zZSIjiLUYAYLT5JMCGRIXL3YxL3J1bnMve3J1bl9pZH06d2F0Y2gwARJ7CgpMaXN0RXZlbnRzEiIuc2t5YWdlbnQucnVuLnYxLkxpc3RFdmVudHNSZXF1ZXN0GiMuc2t5YWdlbnQucnVuLnYxLkxpc3RFdmVudHNSZXNwb25zZSIkiLUYAYLT5JMCGhIYL3YxL3J1bnMve3J1bl9pZH0vZXZlbnRzEpIBCghQYXVzZVJ1bhIgLnNreWFnZW50LnJ1bi52MS5QYXVzZVJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuUGF1c2VSdW5SZXNwb25zZSJBiLUYAoLT5JMCNyIXL3YxL3J1bnMve3J1bl9pZH06cGF1c2U6ASpaGSIUL3J1bnMve3J1bl9pZH0vcGF1c2U6ASoSlwEKCVJlc3VtZVJ1bhIhLnNreWFnZW50LnJ1bi52MS5SZXN1bWVSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLlJlc3VtZVJ1blJlc3BvbnNlIkOItRgCgtPkkwI5IhgvdjEvcnVucy97cnVuX2lkfTpyZXN1bWU6ASpaGiIVL3J1bnMve3J1bl9pZH0vcmVzdW1lOgEqEnsKCUNhbmNlbFJ1bhIhLnNreWFnZW50LnJ1bi52MS5DYW5jZWxSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLkNhbmNlbFJ1blJlc3BvbnNlIieItRgCgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTpjYW5jZWw6ASoSdwoIU3RlZXJSdW4SIC5za3lhZ2VudC5ydW4udjEuU3RlZXJSdW5SZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLlN0ZWVyUnVuUmVzcG9uc2UiJoi1GAKC0+STAhwiFy92MS9ydW5zL3tydW5faWR9OnN0ZWVyOgEqEnsKCUFkanVzdFJ1bhIhLnNreWFnZW50LnJ1bi52MS5BZGp1c3RSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLkFkanVzdFJ1blJlc3BvbnNlIieItRgCgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTphZGp1c3Q6ASoSkgEKC1Jlc29sdmVTdGVwEiMuc2t5YWdlbnQucnVuLnYxLlJlc29sdmVTdGVwUmVxdWVzdBokLnNreWFnZW50LnJ1bi52MS5SZXNvbHZlU3RlcFJlc3BvbnNlIjiItRgDgtPkkwIuIikvdjEvcnVucy97cnVuX2lkfS9zdGVwcy97c3RlcF9pZH06cmVzb2x2ZToBKhJpCglMaXN0SW5ib3gSIS5za3lhZ2VudC5ydW4udjEuTGlzdEluYm94UmVxdWVzdBoiLnNreWFnZW50LnJ1bi52MS5MaXN0SW5ib3hSZXNwb25zZSIViLUYAYLT5JMCCxIJL3YxL2luYm94EnMKB0ZvcmtSdW4SHy5za3lhZ2VudC5ydW4udjEuRm9ya1J1blJlcXVlc3QaIC5za3lhZ2VudC5ydW4udjEuRm9ya1J1blJlc3BvbnNlIiWItRgCgtPkkwIbIhYvdjEvcnVucy97cnVuX2lkfTpmb3JrOgEqEnsKCVJlcGxheVJ1bhIhLnNreWFnZW50LnJ1bi52MS5SZXBsYXlSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLlJlcGxheVJ1blJlc3BvbnNlIieItRgBgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTpyZXBsYXk6ASoSeAoJVmVyaWZ5UnVuEiEuc2t5YWdlbnQucnVuLnYxLlZlcmlmeVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuVmVyaWZ5UnVuUmVzcG9uc2UiJIi1GAGC0+STAhoSGC92MS9ydW5zL3tydW5faWR9OnZlcmlmeWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_options, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_run_v1_command, file_skyagent_run_v1_event, file_skyagent_run_v1_state]);
 
 /**
  * What to start.
@@ -230,6 +232,20 @@ export type RunSummary = Message<"skyagent.run.v1.RunSummary"> & {
   summary: string;
 
   /**
+   * What it may use and has used, by kind.
+   *
+   * @generated from field: repeated skyagent.run.v1.Meter meters = 20;
+   */
+  meters: Meter[];
+
+  /**
+   * Why nothing can be dispatched, for a person.
+   *
+   * @generated from field: string blocked_detail = 21;
+   */
+  blockedDetail: string;
+
+  /**
    * The run that it was forked from; empty when it is no fork.
    *
    * @generated from field: string parent_run_id = 40;
@@ -340,6 +356,20 @@ export type RunSummaryJson = {
    * @generated from field: string summary = 14;
    */
   summary?: string;
+
+  /**
+   * What it may use and has used, by kind.
+   *
+   * @generated from field: repeated skyagent.run.v1.Meter meters = 20;
+   */
+  meters?: MeterJson[];
+
+  /**
+   * Why nothing can be dispatched, for a person.
+   *
+   * @generated from field: string blocked_detail = 21;
+   */
+  blockedDetail?: string;
 
   /**
    * The run that it was forked from; empty when it is no fork.
@@ -1331,6 +1361,13 @@ export type SteerRunResponse = Message<"skyagent.run.v1.SteerRunResponse"> & {
    * @generated from field: skyagent.run.v1.RunSummary run = 1;
    */
   run?: RunSummary | undefined;
+
+  /**
+   * What its planner makes of it, for a person; a planner that heeds no messages says so here.
+   *
+   * @generated from field: string note = 2;
+   */
+  note: string;
 };
 
 /**
@@ -1345,6 +1382,13 @@ export type SteerRunResponseJson = {
    * @generated from field: skyagent.run.v1.RunSummary run = 1;
    */
   run?: RunSummaryJson;
+
+  /**
+   * What its planner makes of it, for a person; a planner that heeds no messages says so here.
+   *
+   * @generated from field: string note = 2;
+   */
+  note?: string;
 };
 
 /**
@@ -1395,6 +1439,14 @@ export type AdjustRunRequest = Message<"skyagent.run.v1.AdjustRunRequest"> & {
      */
     value: Timestamp;
     case: "deadline";
+  } | {
+    /**
+     * How it retries from now on; what is not set goes back to what was planned.
+     *
+     * @generated from field: skyagent.run.v1.RetryPolicy retry = 5;
+     */
+    value: RetryPolicy;
+    case: "retry";
   } | { case: undefined; value?: undefined };
 };
 
@@ -1431,6 +1483,13 @@ export type AdjustRunRequestJson = {
    * @generated from field: google.protobuf.Timestamp deadline = 4;
    */
   deadline?: TimestampJson;
+
+  /**
+   * How it retries from now on; what is not set goes back to what was planned.
+   *
+   * @generated from field: skyagent.run.v1.RetryPolicy retry = 5;
+   */
+  retry?: RetryPolicyJson;
 };
 
 /**
@@ -1980,6 +2039,355 @@ export const VerifyRunResponseSchema: GenMessage<VerifyRunResponse, {jsonType: V
   messageDesc(file_skyagent_run_v1_run_service, 31);
 
 /**
+ * How much of the inbox.
+ *
+ * @generated from message skyagent.run.v1.ListInboxRequest
+ */
+export type ListInboxRequest = Message<"skyagent.run.v1.ListInboxRequest"> & {
+  /**
+   * How many runs at most; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * From an earlier answer.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * How much of the inbox.
+ *
+ * @generated from message skyagent.run.v1.ListInboxRequest
+ */
+export type ListInboxRequestJson = {
+  /**
+   * How many runs at most; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize?: number;
+
+  /**
+   * From an earlier answer.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.ListInboxRequest.
+ * Use `create(ListInboxRequestSchema)` to create a new message.
+ */
+export const ListInboxRequestSchema: GenMessage<ListInboxRequest, {jsonType: ListInboxRequestJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 32);
+
+/**
+ * One thing that waits for a person's word.
+ *
+ * @generated from message skyagent.run.v1.InboxItem
+ */
+export type InboxItem = Message<"skyagent.run.v1.InboxItem"> & {
+  /**
+   * Why.
+   *
+   * @generated from field: skyagent.run.v1.InboxKind kind = 1;
+   */
+  kind: InboxKind;
+
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 2;
+   */
+  runId: string;
+
+  /**
+   * The mission.
+   *
+   * @generated from field: string mission_id = 3;
+   */
+  missionId: string;
+
+  /**
+   * What is asked of the run.
+   *
+   * @generated from field: string goal = 4;
+   */
+  goal: string;
+
+  /**
+   * The step that it is about; empty when it is about the whole run.
+   *
+   * @generated from field: string step_id = 5;
+   */
+  stepId: string;
+
+  /**
+   * The question; of an APPROVAL only.
+   *
+   * @generated from field: string approval_id = 6;
+   */
+  approvalId: string;
+
+  /**
+   * What it is about, in one sentence.
+   *
+   * @generated from field: string title = 7;
+   */
+  title: string;
+
+  /**
+   * All that is known.
+   *
+   * @generated from field: string known = 8;
+   */
+  known: string;
+
+  /**
+   * The commands that answer it, each a whole line for a shell.
+   *
+   * @generated from field: repeated string answers = 9;
+   */
+  answers: string[];
+
+  /**
+   * Since when it waits.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 10;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * When the question closes; of an APPROVAL only.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 11;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * Digest of the action that an answer must name; of an APPROVAL only.
+   *
+   * @generated from field: string action_digest = 12;
+   */
+  actionDigest: string;
+};
+
+/**
+ * One thing that waits for a person's word.
+ *
+ * @generated from message skyagent.run.v1.InboxItem
+ */
+export type InboxItemJson = {
+  /**
+   * Why.
+   *
+   * @generated from field: skyagent.run.v1.InboxKind kind = 1;
+   */
+  kind?: InboxKindJson;
+
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 2;
+   */
+  runId?: string;
+
+  /**
+   * The mission.
+   *
+   * @generated from field: string mission_id = 3;
+   */
+  missionId?: string;
+
+  /**
+   * What is asked of the run.
+   *
+   * @generated from field: string goal = 4;
+   */
+  goal?: string;
+
+  /**
+   * The step that it is about; empty when it is about the whole run.
+   *
+   * @generated from field: string step_id = 5;
+   */
+  stepId?: string;
+
+  /**
+   * The question; of an APPROVAL only.
+   *
+   * @generated from field: string approval_id = 6;
+   */
+  approvalId?: string;
+
+  /**
+   * What it is about, in one sentence.
+   *
+   * @generated from field: string title = 7;
+   */
+  title?: string;
+
+  /**
+   * All that is known.
+   *
+   * @generated from field: string known = 8;
+   */
+  known?: string;
+
+  /**
+   * The commands that answer it, each a whole line for a shell.
+   *
+   * @generated from field: repeated string answers = 9;
+   */
+  answers?: string[];
+
+  /**
+   * Since when it waits.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 10;
+   */
+  since?: TimestampJson;
+
+  /**
+   * When the question closes; of an APPROVAL only.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 11;
+   */
+  expireTime?: TimestampJson;
+
+  /**
+   * Digest of the action that an answer must name; of an APPROVAL only.
+   *
+   * @generated from field: string action_digest = 12;
+   */
+  actionDigest?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.InboxItem.
+ * Use `create(InboxItemSchema)` to create a new message.
+ */
+export const InboxItemSchema: GenMessage<InboxItem, {jsonType: InboxItemJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 33);
+
+/**
+ * What waits.
+ *
+ * @generated from message skyagent.run.v1.ListInboxResponse
+ */
+export type ListInboxResponse = Message<"skyagent.run.v1.ListInboxResponse"> & {
+  /**
+   * The things, those of the newest run first.
+   *
+   * @generated from field: repeated skyagent.run.v1.InboxItem items = 1;
+   */
+  items: InboxItem[];
+
+  /**
+   * Empty on the last page. A page may be empty and still not be the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * What waits.
+ *
+ * @generated from message skyagent.run.v1.ListInboxResponse
+ */
+export type ListInboxResponseJson = {
+  /**
+   * The things, those of the newest run first.
+   *
+   * @generated from field: repeated skyagent.run.v1.InboxItem items = 1;
+   */
+  items?: InboxItemJson[];
+
+  /**
+   * Empty on the last page. A page may be empty and still not be the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.ListInboxResponse.
+ * Use `create(ListInboxResponseSchema)` to create a new message.
+ */
+export const ListInboxResponseSchema: GenMessage<ListInboxResponse, {jsonType: ListInboxResponseJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 34);
+
+/**
+ * Why a person is needed.
+ *
+ * @generated from enum skyagent.run.v1.InboxKind
+ */
+export enum InboxKind {
+  /**
+   * Not stated.
+   *
+   * @generated from enum value: INBOX_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A question: may this be done?
+   *
+   * @generated from enum value: INBOX_KIND_APPROVAL = 1;
+   */
+  APPROVAL = 1,
+
+  /**
+   * Nobody can tell whether a step happened.
+   *
+   * @generated from enum value: INBOX_KIND_UNCERTAIN_STEP = 2;
+   */
+  UNCERTAIN_STEP = 2,
+
+  /**
+   * A worker is away that may have begun what must not happen twice.
+   *
+   * @generated from enum value: INBOX_KIND_WORKER_AWAY = 3;
+   */
+  WORKER_AWAY = 3,
+
+  /**
+   * A worker knows more than the journal, which was set back.
+   *
+   * @generated from enum value: INBOX_KIND_LOG_BEHIND = 4;
+   */
+  LOG_BEHIND = 4,
+
+  /**
+   * A budget is used up.
+   *
+   * @generated from enum value: INBOX_KIND_BUDGET_EXHAUSTED = 5;
+   */
+  BUDGET_EXHAUSTED = 5,
+}
+
+/**
+ * Why a person is needed.
+ *
+ * @generated from enum skyagent.run.v1.InboxKind
+ */
+export type InboxKindJson = "INBOX_KIND_UNSPECIFIED" | "INBOX_KIND_APPROVAL" | "INBOX_KIND_UNCERTAIN_STEP" | "INBOX_KIND_WORKER_AWAY" | "INBOX_KIND_LOG_BEHIND" | "INBOX_KIND_BUDGET_EXHAUSTED";
+
+/**
+ * Describes the enum skyagent.run.v1.InboxKind.
+ */
+export const InboxKindSchema: GenEnum<InboxKind, InboxKindJson> = /*@__PURE__*/
+  enumDesc(file_skyagent_run_v1_run_service, 0);
+
+/**
  * Starts, shows and controls runs.
  *
  * @generated from service skyagent.run.v1.RunService
@@ -2076,7 +2484,7 @@ export const RunService: GenService<{
     output: typeof SteerRunResponseSchema;
   },
   /**
-   * Changes a run's place among those that wait for a worker, or when it must have ended.
+   * Changes a run's place among those that wait for a worker, when it must have ended, or how it retries.
    *
    * @generated from rpc skyagent.run.v1.RunService.AdjustRun
    */
@@ -2094,6 +2502,17 @@ export const RunService: GenService<{
     methodKind: "unary";
     input: typeof ResolveStepRequestSchema;
     output: typeof ResolveStepResponseSchema;
+  },
+  /**
+   * Lists what waits for a person's word, over all runs: questions, uncertain steps, workers that are away, journals
+   * that were set back, budgets that are used up. Newest run first.
+   *
+   * @generated from rpc skyagent.run.v1.RunService.ListInbox
+   */
+  listInbox: {
+    methodKind: "unary";
+    input: typeof ListInboxRequestSchema;
+    output: typeof ListInboxResponseSchema;
   },
   /**
    * Starts a new run from an event of another.

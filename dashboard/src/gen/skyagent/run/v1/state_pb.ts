@@ -18,6 +18,8 @@ import type { MissionSpec, MissionSpecJson } from "../../mission/v1/mission_pb";
 import { file_skyagent_mission_v1_mission } from "../../mission/v1/mission_pb";
 import type { Decision, DecisionJson } from "../../policy/v1/decision_pb";
 import { file_skyagent_policy_v1_decision } from "../../policy/v1/decision_pb";
+import type { RetryPolicy, RetryPolicyJson } from "./command_pb";
+import { file_skyagent_run_v1_command } from "./command_pb";
 import type { ApprovalState, ApprovalStateJson, ArtifactRecorded, ArtifactRecordedJson, ForkPoint, ForkPointJson, NodeState, NodeStateJson, RunPhase, RunPhaseJson } from "./event_pb";
 import { file_skyagent_run_v1_event } from "./event_pb";
 import type { Finding, FindingJson, Holds, HoldsJson, PlanNode, PlanNodeJson } from "./plan_pb";
@@ -28,7 +30,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/run/v1/state.proto.
  */
 export const file_skyagent_run_v1_state: GenFile = /*@__PURE__*/
-  fileDesc("Chtza3lhZ2VudC9ydW4vdjEvc3RhdGUucHJvdG8SD3NreWFnZW50LnJ1bi52MSKYCAoIUnVuU3RhdGUSDgoGcnVuX2lkGAEgASgJEhIKCm1pc3Npb25faWQYAiABKAkSDgoGdGVuYW50GAMgASgJEg0KBWFjdG9yGAQgASgJEi4KBHNwZWMYBSABKAsyIC5za3lhZ2VudC5taXNzaW9uLnYxLk1pc3Npb25TcGVjEigKBXBoYXNlGAYgASgOMhkuc2t5YWdlbnQucnVuLnYxLlJ1blBoYXNlEgsKA3NlcRgHIAEoBBINCgVlcG9jaBgIIAEoBBIPCgdub2RlX2lkGAkgASgJEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKBW5vZGVzGA0gAygLMhsuc2t5YWdlbnQucnVuLnYxLk5vZGVSZWNvcmQSFQoNcGxhbm5pbmdfb3BlbhgOIAEoCBIyCglhcHByb3ZhbHMYDyADKAsyHy5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxSZWNvcmQSNAoJYXJ0aWZhY3RzGBAgAygLMiEuc2t5YWdlbnQucnVuLnYxLkFydGlmYWN0UmVjb3JkZWQSFgoOYmxvY2tlZF9yZWFzb24YESABKAkSFgoOYmxvY2tlZF9kZXRhaWwYEiABKAkSFAoMcGF1c2Vfd2FudGVkGBMgASgIEhUKDWNhbmNlbF93YW50ZWQYFCABKAgSEAoIc3RlZXJpbmcYFSADKAkSKgoGY291bnRzGBYgASgLMhouc2t5YWdlbnQucnVuLnYxLlJ1bkNvdW50cxIPCgdzdW1tYXJ5GBcgASgJEg4KBnJlYXNvbhgYIAEoCRIYChB0ZW1wbGF0ZV92ZXJzaW9uGBkgASgNEioKBnBhcmVudBgaIAEoCzIaLnNreWFnZW50LnJ1bi52MS5Gb3JrUG9pbnQSDwoHb3JkaW5hbBgbIAEoDRIQCghwcmlvcml0eRgcIAEoBRIsCghkZWFkbGluZRgdIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNY2FuY2VsX3JlYXNvbhgeIAEoCRIUCgxmb2xkX3ZlcnNpb24YHyABKA0SDwoHbGluZWFnZRgoIAEoCRIVCg1pbmhlcml0ZWRfc2VxGCkgASgEEhQKDHNldHVwX2dyb3VwcxgqIAMoCRI1CghzZXNzaW9ucxgrIAMoCzIjLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TZXNzaW9uU3RhdGUSDQoFZm9ya3MYLCADKAki8AEKCVJ1bkNvdW50cxINCgVzdGVwcxgBIAEoDRIXCg9zdGVwc19zdWNjZWVkZWQYAiABKA0SEAoIYXR0ZW1wdHMYAyABKA0SFAoMb3Blbl9pbnRlbnRzGAQgASgNEhMKC21vZGVsX2NhbGxzGAUgASgNEhEKCWFwcHJvdmFscxgGIAEoDRIXCg9mYWxzZV9zdWNjZXNzZXMYByABKA0SEQoJdW5jZXJ0YWluGAggASgNEhUKDWNvc3RfbWljcm91c2QYCSABKAQSEQoJdGFrZW92ZXJzGAogASgNEhUKDWxvc3RfYXR0ZW1wdHMYCyABKA0ivgIKCk5vZGVSZWNvcmQSJwoEbm9kZRgBIAEoCzIZLnNreWFnZW50LnJ1bi52MS5QbGFuTm9kZRIpCgVzdGF0ZRgCIAEoDjIaLnNreWFnZW50LnJ1bi52MS5Ob2RlU3RhdGUSDgoGcmVhc29uGAMgASgJEhEKCXNpZ25hdHVyZRgEIAEoCRIwCghhdHRlbXB0cxgFIAMoCzIeLnNreWFnZW50LnJ1bi52MS5BdHRlbXB0UmVjb3JkEhAKCHJlc3RhcnRzGAYgASgNEi4KCm5vdF9iZWZvcmUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3BsYW5uZXIYCCABKAkSEwoLcGxhbm5lZF9zZXEYCSABKAQSHwoXYXR0ZW1wdHNfYmVmb3JlX3Jlc3RhcnQYCiABKA0i0AUKDUF0dGVtcHRSZWNvcmQSDwoHYXR0ZW1wdBgBIAEoDRIuCghkZWNpc2lvbhgCIAEoCzIcLnNreWFnZW50LnBvbGljeS52MS5EZWNpc2lvbhIRCgl3b3JrZXJfaWQYAyABKAkSEgoKam91cm5hbF9pZBgEIAEoCRIVCg1hY3Rpb25fZGlnZXN0GAUgASgJEjgKDGVmZmVjdF9jbGFzcxgGIAEoDjIiLnNreWFnZW50LmV4ZWN1dGlvbi52MS5FZmZlY3RDbGFzcxITCgthcHByb3ZhbF9pZBgHIAEoCRIMCgRvcGVuGAggASgIEjQKBnN0YXR1cxgJIAEoDjIkLnNreWFnZW50LmV4ZWN1dGlvbi52MS5PdXRjb21lU3RhdHVzEi0KBmVmZmVjdBgKIAEoDjIdLnNreWFnZW50LmV4ZWN1dGlvbi52MS5FZmZlY3QSDwoHbWVzc2FnZRgLIAEoCRIWCg5vdXRjb21lX3JlYXNvbhgMIAEoCRIqCgVibG9icxgNIAMoCzIbLnNreWFnZW50LmNvbW1vbi52MS5CbG9iUmVmEhQKDGludGVuZGVkX3NlcRgOIAEoBBIUCgxmaW5pc2hlZF9zZXEYDyABKAQSLwoLaW50ZW5kX3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaF90aW1lGBEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIqCghmaW5kaW5ncxgSIAMoCzIYLnNreWFnZW50LnJ1bi52MS5GaW5kaW5nEiUKBWhvbGRzGBMgASgOMhYuc2t5YWdlbnQucnVuLnYxLkhvbGRzEg0KBWVwb2NoGBQgASgEEhEKCXdpdGhkcmF3bhgVIAEoCBIQCghiZWd1bl9ieRgoIAEoCRIUCgxiZWd1bl9udW1iZXIYKSABKAQi4wIKDkFwcHJvdmFsUmVjb3JkEhMKC2FwcHJvdmFsX2lkGAEgASgJEg8KB3N0ZXBfaWQYAiABKAkSFQoNYWN0aW9uX2RpZ2VzdBgDIAEoCRIPCgdzdW1tYXJ5GAQgASgJEi0KBXN0YXRlGAUgASgOMh4uc2t5YWdlbnQucnVuLnYxLkFwcHJvdmFsU3RhdGUSDwoHcmVhc29ucxgGIAMoCRISCgpwb2xpY3lfaWRzGAcgAygJEi8KC2V4cGlyZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVhY3RvchgJIAEoCRIMCgRub3RlGAogASgJEjAKDHJlcXVlc3RfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZGVjaWRlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wYgZwcm90bzM", [file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_execution_v1_action, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_policy_v1_decision, file_skyagent_run_v1_event, file_skyagent_run_v1_plan]);
+  fileDesc("Chtza3lhZ2VudC9ydW4vdjEvc3RhdGUucHJvdG8SD3NreWFnZW50LnJ1bi52MSLPCQoIUnVuU3RhdGUSDgoGcnVuX2lkGAEgASgJEhIKCm1pc3Npb25faWQYAiABKAkSDgoGdGVuYW50GAMgASgJEg0KBWFjdG9yGAQgASgJEi4KBHNwZWMYBSABKAsyIC5za3lhZ2VudC5taXNzaW9uLnYxLk1pc3Npb25TcGVjEigKBXBoYXNlGAYgASgOMhkuc2t5YWdlbnQucnVuLnYxLlJ1blBoYXNlEgsKA3NlcRgHIAEoBBINCgVlcG9jaBgIIAEoBBIPCgdub2RlX2lkGAkgASgJEi8KC2NyZWF0ZV90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKBW5vZGVzGA0gAygLMhsuc2t5YWdlbnQucnVuLnYxLk5vZGVSZWNvcmQSFQoNcGxhbm5pbmdfb3BlbhgOIAEoCBIyCglhcHByb3ZhbHMYDyADKAsyHy5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxSZWNvcmQSNAoJYXJ0aWZhY3RzGBAgAygLMiEuc2t5YWdlbnQucnVuLnYxLkFydGlmYWN0UmVjb3JkZWQSFgoOYmxvY2tlZF9yZWFzb24YESABKAkSFgoOYmxvY2tlZF9kZXRhaWwYEiABKAkSFAoMcGF1c2Vfd2FudGVkGBMgASgIEhUKDWNhbmNlbF93YW50ZWQYFCABKAgSEAoIc3RlZXJpbmcYFSADKAkSKgoGY291bnRzGBYgASgLMhouc2t5YWdlbnQucnVuLnYxLlJ1bkNvdW50cxIPCgdzdW1tYXJ5GBcgASgJEg4KBnJlYXNvbhgYIAEoCRIYChB0ZW1wbGF0ZV92ZXJzaW9uGBkgASgNEioKBnBhcmVudBgaIAEoCzIaLnNreWFnZW50LnJ1bi52MS5Gb3JrUG9pbnQSDwoHb3JkaW5hbBgbIAEoDRIQCghwcmlvcml0eRgcIAEoBRIsCghkZWFkbGluZRgdIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNY2FuY2VsX3JlYXNvbhgeIAEoCRIUCgxmb2xkX3ZlcnNpb24YHyABKA0SJgoGbWV0ZXJzGCAgAygLMhYuc2t5YWdlbnQucnVuLnYxLk1ldGVyEhEKCWdyYW50X2lkcxghIAMoCRIMCgRnb2FsGCIgASgJEisKBXJldHJ5GCMgASgLMhwuc2t5YWdlbnQucnVuLnYxLlJldHJ5UG9saWN5EhUKDXN0ZWVyaW5nX25vdGUYJCABKAkSKAoFY2FsbHMYJSADKAsyGS5za3lhZ2VudC5ydW4udjEuT3BlbkNhbGwSDwoHbGluZWFnZRgoIAEoCRIVCg1pbmhlcml0ZWRfc2VxGCkgASgEEhQKDHNldHVwX2dyb3VwcxgqIAMoCRI1CghzZXNzaW9ucxgrIAMoCzIjLnNreWFnZW50LmV4ZWN1dGlvbi52MS5TZXNzaW9uU3RhdGUSDQoFZm9ya3MYLCADKAkihgEKBU1ldGVyEgwKBGtpbmQYASABKAkSFAoMZnJvbV9taXNzaW9uGAIgASgIEhMKC2Zyb21fdGVuYW50GAMgASgIEhAKCGFsbG90dGVkGAQgASgEEhAKCHJlc2VydmVkGAUgASgEEg0KBXNwZW50GAYgASgEEhEKCXRvcHBlZF91cBgHIAEoBCJPCghPcGVuQ2FsbBIPCgdjYWxsX2lkGAEgASgJEhkKEXJlc2VydmVkX21pY3JvdXNkGAIgASgEEhcKD3Jlc2VydmVkX3Rva2VucxgDIAEoBCLwAQoJUnVuQ291bnRzEg0KBXN0ZXBzGAEgASgNEhcKD3N0ZXBzX3N1Y2NlZWRlZBgCIAEoDRIQCghhdHRlbXB0cxgDIAEoDRIUCgxvcGVuX2ludGVudHMYBCABKA0SEwoLbW9kZWxfY2FsbHMYBSABKA0SEQoJYXBwcm92YWxzGAYgASgNEhcKD2ZhbHNlX3N1Y2Nlc3NlcxgHIAEoDRIRCgl1bmNlcnRhaW4YCCABKA0SFQoNY29zdF9taWNyb3VzZBgJIAEoBBIRCgl0YWtlb3ZlcnMYCiABKA0SFQoNbG9zdF9hdHRlbXB0cxgLIAEoDSK+AgoKTm9kZVJlY29yZBInCgRub2RlGAEgASgLMhkuc2t5YWdlbnQucnVuLnYxLlBsYW5Ob2RlEikKBXN0YXRlGAIgASgOMhouc2t5YWdlbnQucnVuLnYxLk5vZGVTdGF0ZRIOCgZyZWFzb24YAyABKAkSEQoJc2lnbmF0dXJlGAQgASgJEjAKCGF0dGVtcHRzGAUgAygLMh4uc2t5YWdlbnQucnVuLnYxLkF0dGVtcHRSZWNvcmQSEAoIcmVzdGFydHMYBiABKA0SLgoKbm90X2JlZm9yZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHcGxhbm5lchgIIAEoCRITCgtwbGFubmVkX3NlcRgJIAEoBBIfChdhdHRlbXB0c19iZWZvcmVfcmVzdGFydBgKIAEoDSLQBQoNQXR0ZW1wdFJlY29yZBIPCgdhdHRlbXB0GAEgASgNEi4KCGRlY2lzaW9uGAIgASgLMhwuc2t5YWdlbnQucG9saWN5LnYxLkRlY2lzaW9uEhEKCXdvcmtlcl9pZBgDIAEoCRISCgpqb3VybmFsX2lkGAQgASgJEhUKDWFjdGlvbl9kaWdlc3QYBSABKAkSOAoMZWZmZWN0X2NsYXNzGAYgASgOMiIuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkVmZmVjdENsYXNzEhMKC2FwcHJvdmFsX2lkGAcgASgJEgwKBG9wZW4YCCABKAgSNAoGc3RhdHVzGAkgASgOMiQuc2t5YWdlbnQuZXhlY3V0aW9uLnYxLk91dGNvbWVTdGF0dXMSLQoGZWZmZWN0GAogASgOMh0uc2t5YWdlbnQuZXhlY3V0aW9uLnYxLkVmZmVjdBIPCgdtZXNzYWdlGAsgASgJEhYKDm91dGNvbWVfcmVhc29uGAwgASgJEioKBWJsb2JzGA0gAygLMhsuc2t5YWdlbnQuY29tbW9uLnYxLkJsb2JSZWYSFAoMaW50ZW5kZWRfc2VxGA4gASgEEhQKDGZpbmlzaGVkX3NlcRgPIAEoBBIvCgtpbnRlbmRfdGltZRgQIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoX3RpbWUYESABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEioKCGZpbmRpbmdzGBIgAygLMhguc2t5YWdlbnQucnVuLnYxLkZpbmRpbmcSJQoFaG9sZHMYEyABKA4yFi5za3lhZ2VudC5ydW4udjEuSG9sZHMSDQoFZXBvY2gYFCABKAQSEQoJd2l0aGRyYXduGBUgASgIEhAKCGJlZ3VuX2J5GCggASgJEhQKDGJlZ3VuX251bWJlchgpIAEoBCLjAgoOQXBwcm92YWxSZWNvcmQSEwoLYXBwcm92YWxfaWQYASABKAkSDwoHc3RlcF9pZBgCIAEoCRIVCg1hY3Rpb25fZGlnZXN0GAMgASgJEg8KB3N1bW1hcnkYBCABKAkSLQoFc3RhdGUYBSABKA4yHi5za3lhZ2VudC5ydW4udjEuQXBwcm92YWxTdGF0ZRIPCgdyZWFzb25zGAYgAygJEhIKCnBvbGljeV9pZHMYByADKAkSLwoLZXhwaXJlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWFjdG9yGAkgASgJEgwKBG5vdGUYCiABKAkSMAoMcmVxdWVzdF90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtkZWNpZGVfdGltZRgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBiBnByb3RvMw", [file_google_protobuf_timestamp, file_skyagent_common_v1_blob, file_skyagent_execution_v1_action, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_policy_v1_decision, file_skyagent_run_v1_command, file_skyagent_run_v1_event, file_skyagent_run_v1_plan]);
 
 /**
  * A run: one try at a mission, as its journal says.
@@ -252,6 +254,48 @@ export type RunState = Message<"skyagent.run.v1.RunState"> & {
    * @generated from field: uint32 fold_version = 31;
    */
   foldVersion: number;
+
+  /**
+   * What it may use and has used, by kind; only of kinds that a budget or a person's top-up is about.
+   *
+   * @generated from field: repeated skyagent.run.v1.Meter meters = 32;
+   */
+  meters: Meter[];
+
+  /**
+   * Grants that it has got, so that each counts once.
+   *
+   * @generated from field: repeated string grant_ids = 33;
+   */
+  grantIds: string[];
+
+  /**
+   * The goal, once a person has changed it; else the mission's stands.
+   *
+   * @generated from field: string goal = 34;
+   */
+  goal: string;
+
+  /**
+   * What a person set in place of the usual retries.
+   *
+   * @generated from field: skyagent.run.v1.RetryPolicy retry = 35;
+   */
+  retry?: RetryPolicy | undefined;
+
+  /**
+   * What the planner made of the last thing that a person said.
+   *
+   * @generated from field: string steering_note = 36;
+   */
+  steeringNote: string;
+
+  /**
+   * Model calls that are under way.
+   *
+   * @generated from field: repeated skyagent.run.v1.OpenCall calls = 37;
+   */
+  calls: OpenCall[];
 
   /**
    * The first run of its lineage: of a fork, and of a run that was forked; empty when it has no relatives.
@@ -513,6 +557,48 @@ export type RunStateJson = {
   foldVersion?: number;
 
   /**
+   * What it may use and has used, by kind; only of kinds that a budget or a person's top-up is about.
+   *
+   * @generated from field: repeated skyagent.run.v1.Meter meters = 32;
+   */
+  meters?: MeterJson[];
+
+  /**
+   * Grants that it has got, so that each counts once.
+   *
+   * @generated from field: repeated string grant_ids = 33;
+   */
+  grantIds?: string[];
+
+  /**
+   * The goal, once a person has changed it; else the mission's stands.
+   *
+   * @generated from field: string goal = 34;
+   */
+  goal?: string;
+
+  /**
+   * What a person set in place of the usual retries.
+   *
+   * @generated from field: skyagent.run.v1.RetryPolicy retry = 35;
+   */
+  retry?: RetryPolicyJson;
+
+  /**
+   * What the planner made of the last thing that a person said.
+   *
+   * @generated from field: string steering_note = 36;
+   */
+  steeringNote?: string;
+
+  /**
+   * Model calls that are under way.
+   *
+   * @generated from field: repeated skyagent.run.v1.OpenCall calls = 37;
+   */
+  calls?: OpenCallJson[];
+
+  /**
    * The first run of its lineage: of a fork, and of a run that was forked; empty when it has no relatives.
    *
    * @generated from field: string lineage = 40;
@@ -554,6 +640,190 @@ export type RunStateJson = {
  */
 export const RunStateSchema: GenMessage<RunState, {jsonType: RunStateJson}> = /*@__PURE__*/
   messageDesc(file_skyagent_run_v1_state, 0);
+
+/**
+ * What a run may use of a kind, and has used. It uses `reserved` and `spent`, and of what it draws from budgets at most
+ * `allotted`.
+ *
+ * @generated from message skyagent.run.v1.Meter
+ */
+export type Meter = Message<"skyagent.run.v1.Meter"> & {
+  /**
+   * "money" in microusd, "tokens", "steps" or "wall_time" in milliseconds.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * It draws from its mission's budget.
+   *
+   * @generated from field: bool from_mission = 2;
+   */
+  fromMission: boolean;
+
+  /**
+   * It draws from its tenant's budget.
+   *
+   * @generated from field: bool from_tenant = 3;
+   */
+  fromTenant: boolean;
+
+  /**
+   * What it was granted of them.
+   *
+   * @generated from field: uint64 allotted = 4;
+   */
+  allotted: bigint;
+
+  /**
+   * What is under way will use so much at most.
+   *
+   * @generated from field: uint64 reserved = 5;
+   */
+  reserved: bigint;
+
+  /**
+   * What is used for good.
+   *
+   * @generated from field: uint64 spent = 6;
+   */
+  spent: bigint;
+
+  /**
+   * What people gave to this run beyond the limits of its mission.
+   *
+   * @generated from field: uint64 topped_up = 7;
+   */
+  toppedUp: bigint;
+};
+
+/**
+ * What a run may use of a kind, and has used. It uses `reserved` and `spent`, and of what it draws from budgets at most
+ * `allotted`.
+ *
+ * @generated from message skyagent.run.v1.Meter
+ */
+export type MeterJson = {
+  /**
+   * "money" in microusd, "tokens", "steps" or "wall_time" in milliseconds.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind?: string;
+
+  /**
+   * It draws from its mission's budget.
+   *
+   * @generated from field: bool from_mission = 2;
+   */
+  fromMission?: boolean;
+
+  /**
+   * It draws from its tenant's budget.
+   *
+   * @generated from field: bool from_tenant = 3;
+   */
+  fromTenant?: boolean;
+
+  /**
+   * What it was granted of them.
+   *
+   * @generated from field: uint64 allotted = 4;
+   */
+  allotted?: string;
+
+  /**
+   * What is under way will use so much at most.
+   *
+   * @generated from field: uint64 reserved = 5;
+   */
+  reserved?: string;
+
+  /**
+   * What is used for good.
+   *
+   * @generated from field: uint64 spent = 6;
+   */
+  spent?: string;
+
+  /**
+   * What people gave to this run beyond the limits of its mission.
+   *
+   * @generated from field: uint64 topped_up = 7;
+   */
+  toppedUp?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.Meter.
+ * Use `create(MeterSchema)` to create a new message.
+ */
+export const MeterSchema: GenMessage<Meter, {jsonType: MeterJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_state, 1);
+
+/**
+ * A model call that is under way.
+ *
+ * @generated from message skyagent.run.v1.OpenCall
+ */
+export type OpenCall = Message<"skyagent.run.v1.OpenCall"> & {
+  /**
+   * ULID.
+   *
+   * @generated from field: string call_id = 1;
+   */
+  callId: string;
+
+  /**
+   * What is reserved for it, in millionths of a US dollar.
+   *
+   * @generated from field: uint64 reserved_microusd = 2;
+   */
+  reservedMicrousd: bigint;
+
+  /**
+   * How many tokens are reserved for it.
+   *
+   * @generated from field: uint64 reserved_tokens = 3;
+   */
+  reservedTokens: bigint;
+};
+
+/**
+ * A model call that is under way.
+ *
+ * @generated from message skyagent.run.v1.OpenCall
+ */
+export type OpenCallJson = {
+  /**
+   * ULID.
+   *
+   * @generated from field: string call_id = 1;
+   */
+  callId?: string;
+
+  /**
+   * What is reserved for it, in millionths of a US dollar.
+   *
+   * @generated from field: uint64 reserved_microusd = 2;
+   */
+  reservedMicrousd?: string;
+
+  /**
+   * How many tokens are reserved for it.
+   *
+   * @generated from field: uint64 reserved_tokens = 3;
+   */
+  reservedTokens?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.OpenCall.
+ * Use `create(OpenCallSchema)` to create a new message.
+ */
+export const OpenCallSchema: GenMessage<OpenCall, {jsonType: OpenCallJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_state, 2);
 
 /**
  * Counters of a run.
@@ -728,7 +998,7 @@ export type RunCountsJson = {
  * Use `create(RunCountsSchema)` to create a new message.
  */
 export const RunCountsSchema: GenMessage<RunCounts, {jsonType: RunCountsJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_state, 1);
+  messageDesc(file_skyagent_run_v1_state, 3);
 
 /**
  * A node of the plan and what became of it.
@@ -889,7 +1159,7 @@ export type NodeRecordJson = {
  * Use `create(NodeRecordSchema)` to create a new message.
  */
 export const NodeRecordSchema: GenMessage<NodeRecord, {jsonType: NodeRecordJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_state, 2);
+  messageDesc(file_skyagent_run_v1_state, 4);
 
 /**
  * One attempt at a step.
@@ -1232,7 +1502,7 @@ export type AttemptRecordJson = {
  * Use `create(AttemptRecordSchema)` to create a new message.
  */
 export const AttemptRecordSchema: GenMessage<AttemptRecord, {jsonType: AttemptRecordJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_state, 3);
+  messageDesc(file_skyagent_run_v1_state, 5);
 
 /**
  * A question to a person.
@@ -1421,5 +1691,5 @@ export type ApprovalRecordJson = {
  * Use `create(ApprovalRecordSchema)` to create a new message.
  */
 export const ApprovalRecordSchema: GenMessage<ApprovalRecord, {jsonType: ApprovalRecordJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_state, 4);
+  messageDesc(file_skyagent_run_v1_state, 6);
 

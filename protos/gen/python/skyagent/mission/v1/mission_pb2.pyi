@@ -174,7 +174,9 @@ Global___Label: _TypeAlias = Label  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """Bounds of a mission. 0 means the default in brackets."""
+    """Bounds of a mission. 0 means the default in brackets. Steps, time, money and tokens that are stated become budgets of
+    the mission, which all its runs share (BudgetService); a default bounds each run by itself.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -32,7 +32,7 @@ from skyagent.mission.v1 import mission_pb2 as skyagent_dot_mission_dot_v1_dot_m
 from skyagent.policy.v1 import decision_pb2 as skyagent_dot_policy_dot_v1_dot_decision__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'skyagent/policy/v1/policy_service.proto\x12\x12skyagent.policy.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a skyagent/common/v1/options.proto\x1a\"skyagent/execution/v1/action.proto\x1a!skyagent/execution/v1/facts.proto\x1a!skyagent/mission/v1/mission.proto\x1a!skyagent/policy/v1/decision.proto\"\x94\x03\n\x0c\x43heckRequest\x12\x19\n\x06tenant\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\nmission_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x1a\x12\x17\n\x06run_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x1a\x12\x18\n\x07step_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x1a\x12\x17\n\x05\x61\x63tor\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x36\n\x04spec\x18\x06 \x01(\x0b\x32 .skyagent.mission.v1.MissionSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\x06\x61\x63tion\x18\x07 \x01(\x0b\x32\x1d.skyagent.execution.v1.ActionB\x06\xbaH\x03\xc8\x01\x01\x12+\n\x05\x66\x61\x63ts\x18\x08 \x01(\x0b\x32\x1c.skyagent.execution.v1.Facts\x12(\n\x05spent\x18\t \x01(\x0b\x32\x19.skyagent.policy.v1.Spent\x12\x10\n\x08\x61pproved\x18\n \x01(\x08\x12(\n\x05taint\x18\x0b \x01(\x0b\x32\x19.skyagent.policy.v1.Taint\"C\n\x05Spent\x12\r\n\x05steps\x18\x01 \x01(\r\x12\x15\n\rcost_microusd\x18\x02 \x01(\x04\x12\x14\n\x0cwall_seconds\x18\x03 \x01(\x04\"7\n\x05Taint\x12\x16\n\x0euntrusted_seen\x18\x01 \x01(\x08\x12\x16\n\x0esensitive_seen\x18\x02 \x01(\x08\"?\n\rCheckResponse\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1c.skyagent.policy.v1.Decision\"\x12\n\x10GetBundleRequest\"\x89\x01\n\x06\x42undle\x12\x1b\n\x08policies\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80@\x12\x19\n\x06schema\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x10\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\"?\n\x11GetBundleResponse\x12*\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.skyagent.policy.v1.Bundle\"R\n\x10PutBundleRequest\x12\x1d\n\x08policies\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\x80\x80@\x12\x1f\n\rexpect_digest\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"?\n\x11PutBundleResponse\x12*\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.skyagent.policy.v1.Bundle\"g\n\x11TestBundleRequest\x12\x1d\n\x08policies\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\x80\x80@\x12\x17\n\x06run_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x1a\x12\x1a\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\"j\n\x12TestBundleResponse\x12\x0e\n\x06judged\x18\x01 \x01(\r\x12\x34\n\x07\x63hanged\x18\x02 \x03(\x0b\x32#.skyagent.policy.v1.ChangedDecision\x12\x0e\n\x06\x65rrors\x18\x03 \x03(\t\"l\n\x0f\x43hangedDecision\x12,\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1c.skyagent.policy.v1.Decision\x12+\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1c.skyagent.policy.v1.Decision\"\x8d\x01\n\x14ListDecisionsRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12%\n\npage_token\x18\x03 \x01(\tB\x11\xbaH\x0er\x0c\x18\x14\x32\x08^[0-9]*$\"a\n\x15ListDecisionsResponse\x12/\n\tdecisions\x18\x01 \x03(\x0b\x32\x1c.skyagent.policy.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x88\x05\n\rPolicyService\x12m\n\x05\x43heck\x12 .skyagent.policy.v1.CheckRequest\x1a!.skyagent.policy.v1.CheckResponse\"\x1f\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/policy:check:\x01*\x12w\n\tGetBundle\x12$.skyagent.policy.v1.GetBundleRequest\x1a%.skyagent.policy.v1.GetBundleResponse\"\x1d\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/policy/bundle\x12z\n\tPutBundle\x12$.skyagent.policy.v1.PutBundleRequest\x1a%.skyagent.policy.v1.PutBundleResponse\" \x88\xb5\x18\x04\x82\xd3\xe4\x93\x02\x16\x1a\x11/v1/policy/bundle:\x01*\x12\x82\x01\n\nTestBundle\x12%.skyagent.policy.v1.TestBundleRequest\x1a&.skyagent.policy.v1.TestBundleResponse\"%\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/policy/bundle:test:\x01*\x12\x8d\x01\n\rListDecisions\x12(.skyagent.policy.v1.ListDecisionsRequest\x1a).skyagent.policy.v1.ListDecisionsResponse\"\'\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/runs/{run_id}/decisionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'skyagent/policy/v1/policy_service.proto\x12\x12skyagent.policy.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a skyagent/common/v1/options.proto\x1a\"skyagent/execution/v1/action.proto\x1a!skyagent/execution/v1/facts.proto\x1a!skyagent/mission/v1/mission.proto\x1a!skyagent/policy/v1/decision.proto\"\xc1\x03\n\x0c\x43heckRequest\x12\x19\n\x06tenant\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x1b\n\nmission_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x1a\x12\x17\n\x06run_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x1a\x12\x18\n\x07step_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x1a\x12\x17\n\x05\x61\x63tor\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x36\n\x04spec\x18\x06 \x01(\x0b\x32 .skyagent.mission.v1.MissionSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x35\n\x06\x61\x63tion\x18\x07 \x01(\x0b\x32\x1d.skyagent.execution.v1.ActionB\x06\xbaH\x03\xc8\x01\x01\x12+\n\x05\x66\x61\x63ts\x18\x08 \x01(\x0b\x32\x1c.skyagent.execution.v1.Facts\x12(\n\x05spent\x18\t \x01(\x0b\x32\x19.skyagent.policy.v1.Spent\x12\x10\n\x08\x61pproved\x18\n \x01(\x08\x12(\n\x05taint\x18\x0b \x01(\x0b\x32\x19.skyagent.policy.v1.Taint\x12+\n\x06limits\x18\x0c \x01(\x0b\x32\x1b.skyagent.mission.v1.Limits\"C\n\x05Spent\x12\r\n\x05steps\x18\x01 \x01(\r\x12\x15\n\rcost_microusd\x18\x02 \x01(\x04\x12\x14\n\x0cwall_seconds\x18\x03 \x01(\x04\"7\n\x05Taint\x12\x16\n\x0euntrusted_seen\x18\x01 \x01(\x08\x12\x16\n\x0esensitive_seen\x18\x02 \x01(\x08\"?\n\rCheckResponse\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1c.skyagent.policy.v1.Decision\"\x12\n\x10GetBundleRequest\"\x89\x01\n\x06\x42undle\x12\x1b\n\x08policies\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80@\x12\x19\n\x06schema\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x10\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\"?\n\x11GetBundleResponse\x12*\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.skyagent.policy.v1.Bundle\"R\n\x10PutBundleRequest\x12\x1d\n\x08policies\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\x80\x80@\x12\x1f\n\rexpect_digest\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"?\n\x11PutBundleResponse\x12*\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1a.skyagent.policy.v1.Bundle\"g\n\x11TestBundleRequest\x12\x1d\n\x08policies\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x18\x80\x80@\x12\x17\n\x06run_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x1a\x12\x1a\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x00\"j\n\x12TestBundleResponse\x12\x0e\n\x06judged\x18\x01 \x01(\r\x12\x34\n\x07\x63hanged\x18\x02 \x03(\x0b\x32#.skyagent.policy.v1.ChangedDecision\x12\x0e\n\x06\x65rrors\x18\x03 \x03(\t\"l\n\x0f\x43hangedDecision\x12,\n\x06\x62\x65\x66ore\x18\x01 \x01(\x0b\x32\x1c.skyagent.policy.v1.Decision\x12+\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1c.skyagent.policy.v1.Decision\"\x8d\x01\n\x14ListDecisionsRequest\x12/\n\x06run_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[0-9A-HJKMNP-TV-Z]{26}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12%\n\npage_token\x18\x03 \x01(\tB\x11\xbaH\x0er\x0c\x18\x14\x32\x08^[0-9]*$\"a\n\x15ListDecisionsResponse\x12/\n\tdecisions\x18\x01 \x03(\x0b\x32\x1c.skyagent.policy.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x88\x05\n\rPolicyService\x12m\n\x05\x43heck\x12 .skyagent.policy.v1.CheckRequest\x1a!.skyagent.policy.v1.CheckResponse\"\x1f\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/policy:check:\x01*\x12w\n\tGetBundle\x12$.skyagent.policy.v1.GetBundleRequest\x1a%.skyagent.policy.v1.GetBundleResponse\"\x1d\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/policy/bundle\x12z\n\tPutBundle\x12$.skyagent.policy.v1.PutBundleRequest\x1a%.skyagent.policy.v1.PutBundleResponse\" \x88\xb5\x18\x04\x82\xd3\xe4\x93\x02\x16\x1a\x11/v1/policy/bundle:\x01*\x12\x82\x01\n\nTestBundle\x12%.skyagent.policy.v1.TestBundleRequest\x1a&.skyagent.policy.v1.TestBundleResponse\"%\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/policy/bundle:test:\x01*\x12\x8d\x01\n\rListDecisions\x12(.skyagent.policy.v1.ListDecisionsRequest\x1a).skyagent.policy.v1.ListDecisionsResponse\"\'\x88\xb5\x18\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/runs/{run_id}/decisionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -84,33 +84,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICYSERVICE'].methods_by_name['ListDecisions']._loaded_options = None
   _globals['_POLICYSERVICE'].methods_by_name['ListDecisions']._serialized_options = b'\210\265\030\001\202\323\344\223\002\035\022\033/v1/runs/{run_id}/decisions'
   _globals['_CHECKREQUEST']._serialized_start=331
-  _globals['_CHECKREQUEST']._serialized_end=735
-  _globals['_SPENT']._serialized_start=737
-  _globals['_SPENT']._serialized_end=804
-  _globals['_TAINT']._serialized_start=806
-  _globals['_TAINT']._serialized_end=861
-  _globals['_CHECKRESPONSE']._serialized_start=863
-  _globals['_CHECKRESPONSE']._serialized_end=926
-  _globals['_GETBUNDLEREQUEST']._serialized_start=928
-  _globals['_GETBUNDLEREQUEST']._serialized_end=946
-  _globals['_BUNDLE']._serialized_start=949
-  _globals['_BUNDLE']._serialized_end=1086
-  _globals['_GETBUNDLERESPONSE']._serialized_start=1088
-  _globals['_GETBUNDLERESPONSE']._serialized_end=1151
-  _globals['_PUTBUNDLEREQUEST']._serialized_start=1153
-  _globals['_PUTBUNDLEREQUEST']._serialized_end=1235
-  _globals['_PUTBUNDLERESPONSE']._serialized_start=1237
-  _globals['_PUTBUNDLERESPONSE']._serialized_end=1300
-  _globals['_TESTBUNDLEREQUEST']._serialized_start=1302
-  _globals['_TESTBUNDLEREQUEST']._serialized_end=1405
-  _globals['_TESTBUNDLERESPONSE']._serialized_start=1407
-  _globals['_TESTBUNDLERESPONSE']._serialized_end=1513
-  _globals['_CHANGEDDECISION']._serialized_start=1515
-  _globals['_CHANGEDDECISION']._serialized_end=1623
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=1626
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=1767
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1769
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1866
-  _globals['_POLICYSERVICE']._serialized_start=1869
-  _globals['_POLICYSERVICE']._serialized_end=2517
+  _globals['_CHECKREQUEST']._serialized_end=780
+  _globals['_SPENT']._serialized_start=782
+  _globals['_SPENT']._serialized_end=849
+  _globals['_TAINT']._serialized_start=851
+  _globals['_TAINT']._serialized_end=906
+  _globals['_CHECKRESPONSE']._serialized_start=908
+  _globals['_CHECKRESPONSE']._serialized_end=971
+  _globals['_GETBUNDLEREQUEST']._serialized_start=973
+  _globals['_GETBUNDLEREQUEST']._serialized_end=991
+  _globals['_BUNDLE']._serialized_start=994
+  _globals['_BUNDLE']._serialized_end=1131
+  _globals['_GETBUNDLERESPONSE']._serialized_start=1133
+  _globals['_GETBUNDLERESPONSE']._serialized_end=1196
+  _globals['_PUTBUNDLEREQUEST']._serialized_start=1198
+  _globals['_PUTBUNDLEREQUEST']._serialized_end=1280
+  _globals['_PUTBUNDLERESPONSE']._serialized_start=1282
+  _globals['_PUTBUNDLERESPONSE']._serialized_end=1345
+  _globals['_TESTBUNDLEREQUEST']._serialized_start=1347
+  _globals['_TESTBUNDLEREQUEST']._serialized_end=1450
+  _globals['_TESTBUNDLERESPONSE']._serialized_start=1452
+  _globals['_TESTBUNDLERESPONSE']._serialized_end=1558
+  _globals['_CHANGEDDECISION']._serialized_start=1560
+  _globals['_CHANGEDDECISION']._serialized_end=1668
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=1671
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=1812
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=1814
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=1911
+  _globals['_POLICYSERVICE']._serialized_start=1914
+  _globals['_POLICYSERVICE']._serialized_end=2562
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,7 @@ class CheckRequest(_message.Message):
     SPENT_FIELD_NUMBER: _builtins.int
     APPROVED_FIELD_NUMBER: _builtins.int
     TAINT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """The tenant whose run it is."""
     mission_id: _builtins.str
@@ -72,6 +73,10 @@ class CheckRequest(_message.Message):
     def taint(self) -> Global___Taint:
         """What the run has seen."""
 
+    @_builtins.property
+    def limits(self) -> _mission_pb2.Limits:
+        """The limits in force, where they are other than those of the spec: a person may have given more."""
+
     def __init__(
         self,
         *,
@@ -86,10 +91,11 @@ class CheckRequest(_message.Message):
         spent: Global___Spent | None = ...,
         approved: _builtins.bool = ...,
         taint: Global___Taint | None = ...,
+        limits: _mission_pb2.Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "facts", b"facts", "spec", b"spec", "spent", b"spent", "taint", b"taint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "facts", b"facts", "limits", b"limits", "spec", b"spec", "spent", b"spent", "taint", b"taint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "approved", b"approved", "facts", b"facts", "mission_id", b"mission_id", "run_id", b"run_id", "spec", b"spec", "spent", b"spent", "step_id", b"step_id", "taint", b"taint", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "approved", b"approved", "facts", b"facts", "limits", b"limits", "mission_id", b"mission_id", "run_id", b"run_id", "spec", b"spec", "spent", b"spent", "step_id", b"step_id", "taint", b"taint", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,38 +22,49 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from skyagent.execution.v1 import effect_pb2 as skyagent_dot_execution_dot_v1_dot_effect__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dskyagent/run/v1/command.proto\x12\x0fskyagent.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"skyagent/execution/v1/effect.proto\"\x87\x04\n\x07\x43ommand\x12.\n\x05pause\x18\x01 \x01(\x0b\x32\x1d.skyagent.run.v1.PauseCommandH\x00\x12\x30\n\x06resume\x18\x02 \x01(\x0b\x32\x1e.skyagent.run.v1.ResumeCommandH\x00\x12\x30\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1e.skyagent.run.v1.CancelCommandH\x00\x12.\n\x05steer\x18\x04 \x01(\x0b\x32\x1d.skyagent.run.v1.SteerCommandH\x00\x12\x30\n\x06\x64\x65\x63ide\x18\x05 \x01(\x0b\x32\x1e.skyagent.run.v1.DecideCommandH\x00\x12\x32\n\x07resolve\x18\x06 \x01(\x0b\x32\x1f.skyagent.run.v1.ResolveCommandH\x00\x12\x34\n\x08priority\x18\x07 \x01(\x0b\x32 .skyagent.run.v1.PriorityCommandH\x00\x12\x34\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32 .skyagent.run.v1.DeadlineCommandH\x00\x12\x30\n\x06\x62udget\x18\t \x01(\x0b\x32\x1e.skyagent.run.v1.BudgetCommandH\x00\x12,\n\x04\x66ork\x18\x0f \x01(\x0b\x32\x1c.skyagent.run.v1.ForkCommandH\x00\x42\x06\n\x04kind\"\x1e\n\x0cPauseCommand\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x0f\n\rResumeCommand\"I\n\rCancelCommand\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"-\n\x0cSteerCommand\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04goal\x18\x02 \x01(\t\"$\n\rDecideCommand\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\"^\n\x0eResolveCommand\x12\x0f\n\x07step_id\x18\x01 \x01(\t\x12-\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0e\x32\x1d.skyagent.execution.v1.Effect\x12\x0c\n\x04note\x18\x03 \x01(\t\"#\n\x0fPriorityCommand\x12\x10\n\x08priority\x18\x01 \x01(\x05\"?\n\x0f\x44\x65\x61\x64lineCommand\x12,\n\x08\x64\x65\x61\x64line\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x0b\x46orkCommand\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"?\n\rBudgetCommand\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dskyagent/run/v1/command.proto\x12\x0fskyagent.run.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"skyagent/execution/v1/effect.proto\"\xb6\x04\n\x07\x43ommand\x12.\n\x05pause\x18\x01 \x01(\x0b\x32\x1d.skyagent.run.v1.PauseCommandH\x00\x12\x30\n\x06resume\x18\x02 \x01(\x0b\x32\x1e.skyagent.run.v1.ResumeCommandH\x00\x12\x30\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1e.skyagent.run.v1.CancelCommandH\x00\x12.\n\x05steer\x18\x04 \x01(\x0b\x32\x1d.skyagent.run.v1.SteerCommandH\x00\x12\x30\n\x06\x64\x65\x63ide\x18\x05 \x01(\x0b\x32\x1e.skyagent.run.v1.DecideCommandH\x00\x12\x32\n\x07resolve\x18\x06 \x01(\x0b\x32\x1f.skyagent.run.v1.ResolveCommandH\x00\x12\x34\n\x08priority\x18\x07 \x01(\x0b\x32 .skyagent.run.v1.PriorityCommandH\x00\x12\x34\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32 .skyagent.run.v1.DeadlineCommandH\x00\x12\x30\n\x06\x62udget\x18\t \x01(\x0b\x32\x1e.skyagent.run.v1.BudgetCommandH\x00\x12-\n\x05retry\x18\n \x01(\x0b\x32\x1c.skyagent.run.v1.RetryPolicyH\x00\x12,\n\x04\x66ork\x18\x0f \x01(\x0b\x32\x1c.skyagent.run.v1.ForkCommandH\x00\x42\x06\n\x04kind\"\x1e\n\x0cPauseCommand\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x0f\n\rResumeCommand\"I\n\rCancelCommand\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"-\n\x0cSteerCommand\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04goal\x18\x02 \x01(\t\"$\n\rDecideCommand\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\"^\n\x0eResolveCommand\x12\x0f\n\x07step_id\x18\x01 \x01(\t\x12-\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0e\x32\x1d.skyagent.execution.v1.Effect\x12\x0c\n\x04note\x18\x03 \x01(\t\"#\n\x0fPriorityCommand\x12\x10\n\x08priority\x18\x01 \x01(\x05\"?\n\x0f\x44\x65\x61\x64lineCommand\x12,\n\x08\x64\x65\x61\x64line\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x0b\x46orkCommand\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"?\n\rBudgetCommand\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x04\"\xf9\x01\n\x0bRetryPolicy\x12$\n\x0cmax_attempts\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18\n(\x01H\x00\x88\x01\x01\x12\"\n\x0cmax_restarts\x18\x02 \x01(\rB\x07\xbaH\x04*\x02\x18\x14H\x01\x88\x01\x01\x12=\n\x0b\x66irst_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\xd8\x04\x32\x00\x12?\n\rlongest_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\xd8\x04\x32\x00\x42\x0f\n\r_max_attemptsB\x0f\n\r_max_restartsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyagent.run.v1.command_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMMAND']._serialized_start=152
-  _globals['_COMMAND']._serialized_end=671
-  _globals['_PAUSECOMMAND']._serialized_start=673
-  _globals['_PAUSECOMMAND']._serialized_end=703
-  _globals['_RESUMECOMMAND']._serialized_start=705
-  _globals['_RESUMECOMMAND']._serialized_end=720
-  _globals['_CANCELCOMMAND']._serialized_start=722
-  _globals['_CANCELCOMMAND']._serialized_end=795
-  _globals['_STEERCOMMAND']._serialized_start=797
-  _globals['_STEERCOMMAND']._serialized_end=842
-  _globals['_DECIDECOMMAND']._serialized_start=844
-  _globals['_DECIDECOMMAND']._serialized_end=880
-  _globals['_RESOLVECOMMAND']._serialized_start=882
-  _globals['_RESOLVECOMMAND']._serialized_end=976
-  _globals['_PRIORITYCOMMAND']._serialized_start=978
-  _globals['_PRIORITYCOMMAND']._serialized_end=1013
-  _globals['_DEADLINECOMMAND']._serialized_start=1015
-  _globals['_DEADLINECOMMAND']._serialized_end=1078
-  _globals['_FORKCOMMAND']._serialized_start=1080
-  _globals['_FORKCOMMAND']._serialized_end=1122
-  _globals['_BUDGETCOMMAND']._serialized_start=1124
-  _globals['_BUDGETCOMMAND']._serialized_end=1187
+  _globals['_RETRYPOLICY'].fields_by_name['max_attempts']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['max_attempts']._serialized_options = b'\272H\006*\004\030\n(\001'
+  _globals['_RETRYPOLICY'].fields_by_name['max_restarts']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['max_restarts']._serialized_options = b'\272H\004*\002\030\024'
+  _globals['_RETRYPOLICY'].fields_by_name['first_delay']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['first_delay']._serialized_options = b'\272H\n\252\001\007\"\003\010\330\0042\000'
+  _globals['_RETRYPOLICY'].fields_by_name['longest_delay']._loaded_options = None
+  _globals['_RETRYPOLICY'].fields_by_name['longest_delay']._serialized_options = b'\272H\n\252\001\007\"\003\010\330\0042\000'
+  _globals['_COMMAND']._serialized_start=181
+  _globals['_COMMAND']._serialized_end=747
+  _globals['_PAUSECOMMAND']._serialized_start=749
+  _globals['_PAUSECOMMAND']._serialized_end=779
+  _globals['_RESUMECOMMAND']._serialized_start=781
+  _globals['_RESUMECOMMAND']._serialized_end=796
+  _globals['_CANCELCOMMAND']._serialized_start=798
+  _globals['_CANCELCOMMAND']._serialized_end=871
+  _globals['_STEERCOMMAND']._serialized_start=873
+  _globals['_STEERCOMMAND']._serialized_end=918
+  _globals['_DECIDECOMMAND']._serialized_start=920
+  _globals['_DECIDECOMMAND']._serialized_end=956
+  _globals['_RESOLVECOMMAND']._serialized_start=958
+  _globals['_RESOLVECOMMAND']._serialized_end=1052
+  _globals['_PRIORITYCOMMAND']._serialized_start=1054
+  _globals['_PRIORITYCOMMAND']._serialized_end=1089
+  _globals['_DEADLINECOMMAND']._serialized_start=1091
+  _globals['_DEADLINECOMMAND']._serialized_end=1154
+  _globals['_FORKCOMMAND']._serialized_start=1156
+  _globals['_FORKCOMMAND']._serialized_end=1198
+  _globals['_BUDGETCOMMAND']._serialized_start=1200
+  _globals['_BUDGETCOMMAND']._serialized_end=1263
+  _globals['_RETRYPOLICY']._serialized_start=1266
+  _globals['_RETRYPOLICY']._serialized_end=1515
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,7 @@ class Command(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
     FORK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pause(self) -> Global___PauseCommand:
@@ -72,6 +73,10 @@ class Command(_message.Message):
         """More budget."""
 
     @_builtins.property
+    def retry(self) -> Global___RetryPolicy:
+        """Other retries."""
+
+    @_builtins.property
     def fork(self) -> Global___ForkCommand:
         """The run was forked: from now on it has relatives."""
 
@@ -87,13 +92,14 @@ class Command(_message.Message):
         priority: Global___PriorityCommand | None = ...,
         deadline: Global___DeadlineCommand | None = ...,
         budget: Global___BudgetCommand | None = ...,
+        retry: Global___RetryPolicy | None = ...,
         fork: Global___ForkCommand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cancel", b"cancel", "deadline", b"deadline", "decide", b"decide", "fork", b"fork", "kind", b"kind", "pause", b"pause", "priority", b"priority", "resolve", b"resolve", "resume", b"resume", "steer", b"steer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cancel", b"cancel", "deadline", b"deadline", "decide", b"decide", "fork", b"fork", "kind", b"kind", "pause", b"pause", "priority", b"priority", "resolve", b"resolve", "resume", b"resume", "retry", b"retry", "steer", b"steer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cancel", b"cancel", "deadline", b"deadline", "decide", b"decide", "fork", b"fork", "kind", b"kind", "pause", b"pause", "priority", b"priority", "resolve", b"resolve", "resume", b"resume", "steer", b"steer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cancel", b"cancel", "deadline", b"deadline", "decide", b"decide", "fork", b"fork", "kind", b"kind", "pause", b"pause", "priority", b"priority", "resolve", b"resolve", "resume", b"resume", "retry", b"retry", "steer", b"steer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["pause", "resume", "cancel", "steer", "decide", "resolve", "priority", "deadline", "budget", "fork"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["pause", "resume", "cancel", "steer", "decide", "resolve", "priority", "deadline", "budget", "retry", "fork"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -345,3 +351,50 @@ class BudgetCommand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BudgetCommand: _TypeAlias = BudgetCommand  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """How a run retries, in place of what its steps and groups say. What is not set stays as it was planned. However it is
+    set, what must not happen twice is never repeated because of it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    MAX_RESTARTS_FIELD_NUMBER: _builtins.int
+    FIRST_DELAY_FIELD_NUMBER: _builtins.int
+    LONGEST_DELAY_FIELD_NUMBER: _builtins.int
+    max_attempts: _builtins.int
+    """Attempts at a step in the same state of the world [as the step says, else 2]."""
+    max_restarts: _builtins.int
+    """How often a group may start again [as the group says, else 3]."""
+    @_builtins.property
+    def first_delay(self) -> _duration_pb2.Duration:
+        """The first delay; each further one is twice as long [250 ms]."""
+
+    @_builtins.property
+    def longest_delay(self) -> _duration_pb2.Duration:
+        """No delay is longer [8 s]."""
+
+    def __init__(
+        self,
+        *,
+        max_attempts: _builtins.int | None = ...,
+        max_restarts: _builtins.int | None = ...,
+        first_delay: _duration_pb2.Duration | None = ...,
+        longest_delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts", "_max_restarts", b"_max_restarts", "first_delay", b"first_delay", "longest_delay", b"longest_delay", "max_attempts", b"max_attempts", "max_restarts", b"max_restarts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts", "_max_restarts", b"_max_restarts", "first_delay", b"first_delay", "longest_delay", b"longest_delay", "max_attempts", b"max_attempts", "max_restarts", b"max_restarts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
+    _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__max_restarts: _TypeAlias = _typing.Literal["max_restarts"]  # noqa: Y015
+    _WhichOneofArgType__max_restarts: _TypeAlias = _typing.Literal["_max_restarts", b"_max_restarts"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_restarts) -> _WhichOneofReturnType__max_restarts | None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015

@@ -253,6 +253,9 @@ class EventBody(_message.Message):
     MODEL_CALL_FINISHED_FIELD_NUMBER: _builtins.int
     BUDGET_GRANTED_FIELD_NUMBER: _builtins.int
     CONTROL_CHANGED_FIELD_NUMBER: _builtins.int
+    RUN_BUDGETED_FIELD_NUMBER: _builtins.int
+    GOAL_CHANGED_FIELD_NUMBER: _builtins.int
+    STEERING_ANSWERED_FIELD_NUMBER: _builtins.int
     STATE_INHERITED_FIELD_NUMBER: _builtins.int
     OUTCOME_INHERITED_FIELD_NUMBER: _builtins.int
     BEGUN_ELSEWHERE_FIELD_NUMBER: _builtins.int
@@ -357,6 +360,18 @@ class EventBody(_message.Message):
         """A person took or handed back a session."""
 
     @_builtins.property
+    def run_budgeted(self) -> Global___RunBudgeted:
+        """The run draws from budgets: it may use only what it was granted of them."""
+
+    @_builtins.property
+    def goal_changed(self) -> Global___GoalChanged:
+        """The goal is another one."""
+
+    @_builtins.property
+    def steering_answered(self) -> Global___SteeringAnswered:
+        """What the planner makes of what a person said."""
+
+    @_builtins.property
     def state_inherited(self) -> Global___StateInherited:
         """What a fork knows of the run that it grew from, as facts, not rights."""
 
@@ -396,15 +411,18 @@ class EventBody(_message.Message):
         model_call_finished: Global___ModelCallFinished | None = ...,
         budget_granted: Global___BudgetGranted | None = ...,
         control_changed: Global___ControlChanged | None = ...,
+        run_budgeted: Global___RunBudgeted | None = ...,
+        goal_changed: Global___GoalChanged | None = ...,
+        steering_answered: Global___SteeringAnswered | None = ...,
         state_inherited: Global___StateInherited | None = ...,
         outcome_inherited: Global___OutcomeInherited | None = ...,
         begun_elsewhere: Global___BegunElsewhere | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "artifact_recorded", b"artifact_recorded", "begun_elsewhere", b"begun_elsewhere", "budget_granted", b"budget_granted", "command_applied", b"command_applied", "control_changed", b"control_changed", "group_restarted", b"group_restarted", "kind", b"kind", "late_result", b"late_result", "model_call_finished", b"model_call_finished", "model_call_intended", b"model_call_intended", "node_settled", b"node_settled", "outcome_inherited", b"outcome_inherited", "owner_changed", b"owner_changed", "plan_extended", b"plan_extended", "policy_decided", b"policy_decided", "run_blocked", b"run_blocked", "run_created", b"run_created", "run_finished", b"run_finished", "run_unblocked", b"run_unblocked", "state_inherited", b"state_inherited", "step_finished", b"step_finished", "step_intended", b"step_intended", "step_retried", b"step_retried", "step_uncertain", b"step_uncertain", "step_validated", b"step_validated", "step_withdrawn", b"step_withdrawn", "uncertainty_resolved", b"uncertainty_resolved"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "artifact_recorded", b"artifact_recorded", "begun_elsewhere", b"begun_elsewhere", "budget_granted", b"budget_granted", "command_applied", b"command_applied", "control_changed", b"control_changed", "goal_changed", b"goal_changed", "group_restarted", b"group_restarted", "kind", b"kind", "late_result", b"late_result", "model_call_finished", b"model_call_finished", "model_call_intended", b"model_call_intended", "node_settled", b"node_settled", "outcome_inherited", b"outcome_inherited", "owner_changed", b"owner_changed", "plan_extended", b"plan_extended", "policy_decided", b"policy_decided", "run_blocked", b"run_blocked", "run_budgeted", b"run_budgeted", "run_created", b"run_created", "run_finished", b"run_finished", "run_unblocked", b"run_unblocked", "state_inherited", b"state_inherited", "steering_answered", b"steering_answered", "step_finished", b"step_finished", "step_intended", b"step_intended", "step_retried", b"step_retried", "step_uncertain", b"step_uncertain", "step_validated", b"step_validated", "step_withdrawn", b"step_withdrawn", "uncertainty_resolved", b"uncertainty_resolved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "artifact_recorded", b"artifact_recorded", "begun_elsewhere", b"begun_elsewhere", "budget_granted", b"budget_granted", "command_applied", b"command_applied", "control_changed", b"control_changed", "group_restarted", b"group_restarted", "kind", b"kind", "late_result", b"late_result", "model_call_finished", b"model_call_finished", "model_call_intended", b"model_call_intended", "node_settled", b"node_settled", "outcome_inherited", b"outcome_inherited", "owner_changed", b"owner_changed", "plan_extended", b"plan_extended", "policy_decided", b"policy_decided", "run_blocked", b"run_blocked", "run_created", b"run_created", "run_finished", b"run_finished", "run_unblocked", b"run_unblocked", "state_inherited", b"state_inherited", "step_finished", b"step_finished", "step_intended", b"step_intended", "step_retried", b"step_retried", "step_uncertain", b"step_uncertain", "step_validated", b"step_validated", "step_withdrawn", b"step_withdrawn", "uncertainty_resolved", b"uncertainty_resolved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "artifact_recorded", b"artifact_recorded", "begun_elsewhere", b"begun_elsewhere", "budget_granted", b"budget_granted", "command_applied", b"command_applied", "control_changed", b"control_changed", "goal_changed", b"goal_changed", "group_restarted", b"group_restarted", "kind", b"kind", "late_result", b"late_result", "model_call_finished", b"model_call_finished", "model_call_intended", b"model_call_intended", "node_settled", b"node_settled", "outcome_inherited", b"outcome_inherited", "owner_changed", b"owner_changed", "plan_extended", b"plan_extended", "policy_decided", b"policy_decided", "run_blocked", b"run_blocked", "run_budgeted", b"run_budgeted", "run_created", b"run_created", "run_finished", b"run_finished", "run_unblocked", b"run_unblocked", "state_inherited", b"state_inherited", "steering_answered", b"steering_answered", "step_finished", b"step_finished", "step_intended", b"step_intended", "step_retried", b"step_retried", "step_uncertain", b"step_uncertain", "step_validated", b"step_validated", "step_withdrawn", b"step_withdrawn", "uncertainty_resolved", b"uncertainty_resolved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run_created", "owner_changed", "plan_extended", "policy_decided", "step_intended", "step_withdrawn", "step_finished", "step_validated", "step_retried", "group_restarted", "node_settled", "approval_requested", "approval_decided", "command_applied", "step_uncertain", "uncertainty_resolved", "late_result", "run_blocked", "run_unblocked", "artifact_recorded", "run_finished", "model_call_intended", "model_call_finished", "budget_granted", "control_changed", "state_inherited", "outcome_inherited", "begun_elsewhere"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["run_created", "owner_changed", "plan_extended", "policy_decided", "step_intended", "step_withdrawn", "step_finished", "step_validated", "step_retried", "group_restarted", "node_settled", "approval_requested", "approval_decided", "command_applied", "step_uncertain", "uncertainty_resolved", "late_result", "run_blocked", "run_unblocked", "artifact_recorded", "run_finished", "model_call_intended", "model_call_finished", "budget_granted", "control_changed", "run_budgeted", "goal_changed", "steering_answered", "state_inherited", "outcome_inherited", "begun_elsewhere"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -1329,6 +1347,7 @@ class ModelCallIntended(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
     RESERVED_MICROUSD_FIELD_NUMBER: _builtins.int
+    RESERVED_TOKENS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """ULID."""
     role: _builtins.str
@@ -1339,6 +1358,8 @@ class ModelCallIntended(_message.Message):
     """Digest of the request."""
     reserved_microusd: _builtins.int
     """What is reserved for it, in millionths of a US dollar."""
+    reserved_tokens: _builtins.int
+    """How many tokens are reserved for it, in and out together."""
     def __init__(
         self,
         *,
@@ -1347,10 +1368,11 @@ class ModelCallIntended(_message.Message):
         model: _builtins.str = ...,
         request_digest: _builtins.str = ...,
         reserved_microusd: _builtins.int = ...,
+        reserved_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "model", b"model", "request_digest", b"request_digest", "reserved_microusd", b"reserved_microusd", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "model", b"model", "request_digest", b"request_digest", "reserved_microusd", b"reserved_microusd", "reserved_tokens", b"reserved_tokens", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1369,6 +1391,7 @@ class ModelCallFinished(_message.Message):
     COST_MICROUSD_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    COST_UNKNOWN_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     """Which call."""
     input_tokens: _builtins.int
@@ -1379,6 +1402,8 @@ class ModelCallFinished(_message.Message):
     """What it cost; the full reservation when that is unknown."""
     error: _builtins.str
     """Why it failed; empty when it did not."""
+    cost_unknown: _builtins.bool
+    """Nobody can tell what it cost: the full reservation is spent, of money and of tokens."""
     @_builtins.property
     def response(self) -> _blob_pb2.BlobRef:
         """The answer."""
@@ -1397,10 +1422,11 @@ class ModelCallFinished(_message.Message):
         cost_microusd: _builtins.int = ...,
         error: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
+        cost_unknown: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "cost_microusd", b"cost_microusd", "duration", b"duration", "error", b"error", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "cost_microusd", b"cost_microusd", "cost_unknown", b"cost_unknown", "duration", b"duration", "error", b"error", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1415,26 +1441,144 @@ class BudgetGranted(_message.Message):
     GRANT_ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    TOP_UP_FIELD_NUMBER: _builtins.int
     grant_id: _builtins.str
     """Makes the grant happen once."""
     kind: _builtins.str
     """"money", "tokens", "steps" or "wall_time"."""
     amount: _builtins.int
     """How much, in the kind's own unit: microusd, tokens, steps, milliseconds."""
+    top_up: _builtins.bool
+    """A person gave it to this run, beyond what its mission set."""
     def __init__(
         self,
         *,
         grant_id: _builtins.str = ...,
         kind: _builtins.str = ...,
         amount: _builtins.int = ...,
+        top_up: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "grant_id", b"grant_id", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "grant_id", b"grant_id", "kind", b"kind", "top_up", b"top_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BudgetGranted: _TypeAlias = BudgetGranted  # noqa: Y015
+
+@_typing.final
+class RunBudgeted(_message.Message):
+    """The run draws from budgets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAWS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def draws(self) -> _containers.RepeatedCompositeFieldContainer[Global___Draw]:
+        """From which."""
+
+    def __init__(
+        self,
+        *,
+        draws: _abc.Iterable[Global___Draw] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draws", b"draws"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunBudgeted: _TypeAlias = RunBudgeted  # noqa: Y015
+
+@_typing.final
+class Draw(_message.Message):
+    """Whose budgets of a kind a run draws from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    FROM_MISSION_FIELD_NUMBER: _builtins.int
+    FROM_TENANT_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"money", "tokens", "steps" or "wall_time"."""
+    from_mission: _builtins.bool
+    """The mission's."""
+    from_tenant: _builtins.bool
+    """The tenant's."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        from_mission: _builtins.bool = ...,
+        from_tenant: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_mission", b"from_mission", "from_tenant", b"from_tenant", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Draw: _TypeAlias = Draw  # noqa: Y015
+
+@_typing.final
+class GoalChanged(_message.Message):
+    """The goal is another one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GOAL_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    goal: _builtins.str
+    """The goal from now on."""
+    actor: _builtins.str
+    """Who changed it."""
+    command_id: _builtins.str
+    """The command that did."""
+    def __init__(
+        self,
+        *,
+        goal: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "command_id", b"command_id", "goal", b"goal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoalChanged: _TypeAlias = GoalChanged  # noqa: Y015
+
+@_typing.final
+class SteeringAnswered(_message.Message):
+    """What the planner makes of what a person said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    HEEDED_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    command_id: _builtins.str
+    """The command."""
+    heeded: _builtins.bool
+    """Whether the planner heeds it."""
+    note: _builtins.str
+    """The same for a person."""
+    def __init__(
+        self,
+        *,
+        command_id: _builtins.str = ...,
+        heeded: _builtins.bool = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "heeded", b"heeded", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteeringAnswered: _TypeAlias = SteeringAnswered  # noqa: Y015
 
 @_typing.final
 class ControlChanged(_message.Message):

@@ -9,8 +9,10 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from skyagent.execution.v1 import effect_pb2 as _effect_pb2
 from skyagent.mission.v1 import mission_pb2 as _mission_pb2
+from skyagent.run.v1 import command_pb2 as _command_pb2
 from skyagent.run.v1 import event_pb2 as _event_pb2
 from skyagent.run.v1 import state_pb2 as _state_pb2
 import builtins as _builtins
@@ -23,6 +25,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _InboxKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InboxKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InboxKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INBOX_KIND_UNSPECIFIED: _InboxKind.ValueType  # 0
+    """Not stated."""
+    INBOX_KIND_APPROVAL: _InboxKind.ValueType  # 1
+    """A question: may this be done?"""
+    INBOX_KIND_UNCERTAIN_STEP: _InboxKind.ValueType  # 2
+    """Nobody can tell whether a step happened."""
+    INBOX_KIND_WORKER_AWAY: _InboxKind.ValueType  # 3
+    """A worker is away that may have begun what must not happen twice."""
+    INBOX_KIND_LOG_BEHIND: _InboxKind.ValueType  # 4
+    """A worker knows more than the journal, which was set back."""
+    INBOX_KIND_BUDGET_EXHAUSTED: _InboxKind.ValueType  # 5
+    """A budget is used up."""
+
+class InboxKind(_InboxKind, metaclass=_InboxKindEnumTypeWrapper):
+    """Why a person is needed."""
+
+INBOX_KIND_UNSPECIFIED: InboxKind.ValueType  # 0
+"""Not stated."""
+INBOX_KIND_APPROVAL: InboxKind.ValueType  # 1
+"""A question: may this be done?"""
+INBOX_KIND_UNCERTAIN_STEP: InboxKind.ValueType  # 2
+"""Nobody can tell whether a step happened."""
+INBOX_KIND_WORKER_AWAY: InboxKind.ValueType  # 3
+"""A worker is away that may have begun what must not happen twice."""
+INBOX_KIND_LOG_BEHIND: InboxKind.ValueType  # 4
+"""A worker knows more than the journal, which was set back."""
+INBOX_KIND_BUDGET_EXHAUSTED: InboxKind.ValueType  # 5
+"""A budget is used up."""
+Global___InboxKind: _TypeAlias = InboxKind  # noqa: Y015
 
 @_typing.final
 class StartRunRequest(_message.Message):
@@ -98,6 +136,8 @@ class RunSummary(_message.Message):
     BLOCKED_REASON_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    METERS_FIELD_NUMBER: _builtins.int
+    BLOCKED_DETAIL_FIELD_NUMBER: _builtins.int
     PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """ULID."""
@@ -119,6 +159,8 @@ class RunSummary(_message.Message):
     """Whether it touches nothing."""
     summary: _builtins.str
     """What was done, in one sentence."""
+    blocked_detail: _builtins.str
+    """Why nothing can be dispatched, for a person."""
     parent_run_id: _builtins.str
     """The run that it was forked from; empty when it is no fork."""
     @_builtins.property
@@ -137,6 +179,10 @@ class RunSummary(_message.Message):
     def counts(self) -> _state_pb2.RunCounts:
         """Counters."""
 
+    @_builtins.property
+    def meters(self) -> _containers.RepeatedCompositeFieldContainer[_state_pb2.Meter]:
+        """What it may use and has used, by kind."""
+
     def __init__(
         self,
         *,
@@ -154,11 +200,13 @@ class RunSummary(_message.Message):
         blocked_reason: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
         summary: _builtins.str = ...,
+        meters: _abc.Iterable[_state_pb2.Meter] | None = ...,
+        blocked_detail: _builtins.str = ...,
         parent_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "finish_time", b"finish_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_reason", b"blocked_reason", "counts", b"counts", "create_time", b"create_time", "current_step", b"current_step", "dry_run", b"dry_run", "finish_time", b"finish_time", "goal", b"goal", "mission_id", b"mission_id", "parent_run_id", b"parent_run_id", "phase", b"phase", "run_id", b"run_id", "summary", b"summary", "template", b"template", "update_time", b"update_time", "waiting_for_person", b"waiting_for_person"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_detail", b"blocked_detail", "blocked_reason", b"blocked_reason", "counts", b"counts", "create_time", b"create_time", "current_step", b"current_step", "dry_run", b"dry_run", "finish_time", b"finish_time", "goal", b"goal", "meters", b"meters", "mission_id", b"mission_id", "parent_run_id", b"parent_run_id", "phase", b"phase", "run_id", b"run_id", "summary", b"summary", "template", b"template", "update_time", b"update_time", "waiting_for_person", b"waiting_for_person"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -685,6 +733,9 @@ class SteerRunResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    note: _builtins.str
+    """What its planner makes of it, for a person; a planner that heeds no messages says so here."""
     @_builtins.property
     def run(self) -> Global___RunSummary:
         """The run as it is now."""
@@ -693,10 +744,11 @@ class SteerRunResponse(_message.Message):
         self,
         *,
         run: Global___RunSummary | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -712,6 +764,7 @@ class AdjustRunRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run."""
     request_id: _builtins.str
@@ -722,6 +775,10 @@ class AdjustRunRequest(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """When the run must have ended; it fails with DEADLINE once this has passed."""
 
+    @_builtins.property
+    def retry(self) -> _command_pb2.RetryPolicy:
+        """How it retries from now on; what is not set goes back to what was planned."""
+
     def __init__(
         self,
         *,
@@ -729,12 +786,13 @@ class AdjustRunRequest(_message.Message):
         request_id: _builtins.str = ...,
         priority: _builtins.int = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        retry: _command_pb2.RetryPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "deadline", b"deadline", "priority", b"priority"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "deadline", b"deadline", "priority", b"priority", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "deadline", b"deadline", "priority", b"priority", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "deadline", b"deadline", "priority", b"priority", "request_id", b"request_id", "retry", b"retry", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["priority", "deadline"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["priority", "deadline", "retry"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
@@ -1013,3 +1071,129 @@ class VerifyRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyRunResponse: _TypeAlias = VerifyRunResponse  # noqa: Y015
+
+@_typing.final
+class ListInboxRequest(_message.Message):
+    """How much of the inbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many runs at most; 0 means 50."""
+    page_token: _builtins.str
+    """From an earlier answer."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInboxRequest: _TypeAlias = ListInboxRequest  # noqa: Y015
+
+@_typing.final
+class InboxItem(_message.Message):
+    """One thing that waits for a person's word."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ACTION_DIGEST_FIELD_NUMBER: _builtins.int
+    kind: Global___InboxKind.ValueType
+    """Why."""
+    run_id: _builtins.str
+    """The run."""
+    mission_id: _builtins.str
+    """The mission."""
+    goal: _builtins.str
+    """What is asked of the run."""
+    step_id: _builtins.str
+    """The step that it is about; empty when it is about the whole run."""
+    approval_id: _builtins.str
+    """The question; of an APPROVAL only."""
+    title: _builtins.str
+    """What it is about, in one sentence."""
+    known: _builtins.str
+    """All that is known."""
+    action_digest: _builtins.str
+    """Digest of the action that an answer must name; of an APPROVAL only."""
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The commands that answer it, each a whole line for a shell."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when it waits."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the question closes; of an APPROVAL only."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___InboxKind.ValueType = ...,
+        run_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+        goal: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        approval_id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        known: _builtins.str = ...,
+        answers: _abc.Iterable[_builtins.str] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        action_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_digest", b"action_digest", "answers", b"answers", "approval_id", b"approval_id", "expire_time", b"expire_time", "goal", b"goal", "kind", b"kind", "known", b"known", "mission_id", b"mission_id", "run_id", b"run_id", "since", b"since", "step_id", b"step_id", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InboxItem: _TypeAlias = InboxItem  # noqa: Y015
+
+@_typing.final
+class ListInboxResponse(_message.Message):
+    """What waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page. A page may be empty and still not be the last."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___InboxItem]:
+        """The things, those of the newest run first."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___InboxItem] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInboxResponse: _TypeAlias = ListInboxResponse  # noqa: Y015

@@ -90,6 +90,11 @@ class RunServiceStub:
                 request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ResolveStepRequest.SerializeToString,
                 response_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ResolveStepResponse.FromString,
                 _registered_method=True)
+        self.ListInbox = channel.unary_unary(
+                '/skyagent.run.v1.RunService/ListInbox',
+                request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ListInboxRequest.SerializeToString,
+                response_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ListInboxResponse.FromString,
+                _registered_method=True)
         self.ForkRun = channel.unary_unary(
                 '/skyagent.run.v1.RunService/ForkRun',
                 request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ForkRunRequest.SerializeToString,
@@ -175,7 +180,7 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AdjustRun(self, request, context):
-        """Changes a run's place among those that wait for a worker, or when it must have ended.
+        """Changes a run's place among those that wait for a worker, when it must have ended, or how it retries.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +188,14 @@ class RunServiceServicer:
 
     def ResolveStep(self, request, context):
         """Says whether an uncertain step happened.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInbox(self, request, context):
+        """Lists what waits for a person's word, over all runs: questions, uncertain steps, workers that are away, journals
+        that were set back, budgets that are used up. Newest run first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -266,6 +279,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ResolveStep,
                     request_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ResolveStepRequest.FromString,
                     response_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ResolveStepResponse.SerializeToString,
+            ),
+            'ListInbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInbox,
+                    request_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ListInboxRequest.FromString,
+                    response_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ListInboxResponse.SerializeToString,
             ),
             'ForkRun': grpc.unary_unary_rpc_method_handler(
                     servicer.ForkRun,
@@ -581,6 +599,33 @@ class RunService:
             '/skyagent.run.v1.RunService/ResolveStep',
             skyagent_dot_run_dot_v1_dot_run__service__pb2.ResolveStepRequest.SerializeToString,
             skyagent_dot_run_dot_v1_dot_run__service__pb2.ResolveStepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyagent.run.v1.RunService/ListInbox',
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.ListInboxRequest.SerializeToString,
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.ListInboxResponse.FromString,
             options,
             channel_credentials,
             insecure,

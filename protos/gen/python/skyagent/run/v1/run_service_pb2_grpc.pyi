@@ -52,9 +52,13 @@ class RunServiceStub:
     SteerRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.SteerRunRequest, _run_service_pb2.SteerRunResponse]
     """Gives the planner a message or a changed goal."""
     AdjustRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.AdjustRunRequest, _run_service_pb2.AdjustRunResponse]
-    """Changes a run's place among those that wait for a worker, or when it must have ended."""
+    """Changes a run's place among those that wait for a worker, when it must have ended, or how it retries."""
     ResolveStep: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResolveStepRequest, _run_service_pb2.ResolveStepResponse]
     """Says whether an uncertain step happened."""
+    ListInbox: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListInboxRequest, _run_service_pb2.ListInboxResponse]
+    """Lists what waits for a person's word, over all runs: questions, uncertain steps, workers that are away, journals
+    that were set back, budgets that are used up. Newest run first.
+    """
     ForkRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ForkRunRequest, _run_service_pb2.ForkRunResponse]
     """Starts a new run from an event of another."""
     ReplayRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ReplayRunRequest, _run_service_pb2.ReplayRunResponse]
@@ -86,9 +90,13 @@ class RunServiceAsyncStub(RunServiceStub):
     SteerRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SteerRunRequest, _run_service_pb2.SteerRunResponse]  # type: ignore[assignment]
     """Gives the planner a message or a changed goal."""
     AdjustRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.AdjustRunRequest, _run_service_pb2.AdjustRunResponse]  # type: ignore[assignment]
-    """Changes a run's place among those that wait for a worker, or when it must have ended."""
+    """Changes a run's place among those that wait for a worker, when it must have ended, or how it retries."""
     ResolveStep: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResolveStepRequest, _run_service_pb2.ResolveStepResponse]  # type: ignore[assignment]
     """Says whether an uncertain step happened."""
+    ListInbox: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListInboxRequest, _run_service_pb2.ListInboxResponse]  # type: ignore[assignment]
+    """Lists what waits for a person's word, over all runs: questions, uncertain steps, workers that are away, journals
+    that were set back, budgets that are used up. Newest run first.
+    """
     ForkRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ForkRunRequest, _run_service_pb2.ForkRunResponse]  # type: ignore[assignment]
     """Starts a new run from an event of another."""
     ReplayRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ReplayRunRequest, _run_service_pb2.ReplayRunResponse]  # type: ignore[assignment]
@@ -177,7 +185,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.AdjustRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.AdjustRunResponse, _abc.Awaitable[_run_service_pb2.AdjustRunResponse]]:
-        """Changes a run's place among those that wait for a worker, or when it must have ended."""
+        """Changes a run's place among those that wait for a worker, when it must have ended, or how it retries."""
 
     @_abc_1.abstractmethod
     def ResolveStep(
@@ -186,6 +194,16 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ResolveStepResponse, _abc.Awaitable[_run_service_pb2.ResolveStepResponse]]:
         """Says whether an uncertain step happened."""
+
+    @_abc_1.abstractmethod
+    def ListInbox(
+        self,
+        request: _run_service_pb2.ListInboxRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListInboxResponse, _abc.Awaitable[_run_service_pb2.ListInboxResponse]]:
+        """Lists what waits for a person's word, over all runs: questions, uncertain steps, workers that are away, journals
+        that were set back, budgets that are used up. Newest run first.
+        """
 
     @_abc_1.abstractmethod
     def ForkRun(

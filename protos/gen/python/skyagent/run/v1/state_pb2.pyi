@@ -13,6 +13,7 @@ from skyagent.execution.v1 import action_pb2 as _action_pb2
 from skyagent.execution.v1 import effect_pb2 as _effect_pb2
 from skyagent.mission.v1 import mission_pb2 as _mission_pb2
 from skyagent.policy.v1 import decision_pb2 as _decision_pb2
+from skyagent.run.v1 import command_pb2 as _command_pb2
 from skyagent.run.v1 import event_pb2 as _event_pb2
 from skyagent.run.v1 import plan_pb2 as _plan_pb2
 import builtins as _builtins
@@ -63,6 +64,12 @@ class RunState(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
     FOLD_VERSION_FIELD_NUMBER: _builtins.int
+    METERS_FIELD_NUMBER: _builtins.int
+    GRANT_IDS_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    STEERING_NOTE_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
     INHERITED_SEQ_FIELD_NUMBER: _builtins.int
     SETUP_GROUPS_FIELD_NUMBER: _builtins.int
@@ -108,6 +115,10 @@ class RunState(_message.Message):
     """Why the cancellation is wanted."""
     fold_version: _builtins.int
     """Version of the fold that understands the journal."""
+    goal: _builtins.str
+    """The goal, once a person has changed it; else the mission's stands."""
+    steering_note: _builtins.str
+    """What the planner made of the last thing that a person said."""
     lineage: _builtins.str
     """The first run of its lineage: of a fork, and of a run that was forked; empty when it has no relatives."""
     inherited_seq: _builtins.int
@@ -157,6 +168,22 @@ class RunState(_message.Message):
         """When it must have ended."""
 
     @_builtins.property
+    def meters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Meter]:
+        """What it may use and has used, by kind; only of kinds that a budget or a person's top-up is about."""
+
+    @_builtins.property
+    def grant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Grants that it has got, so that each counts once."""
+
+    @_builtins.property
+    def retry(self) -> _command_pb2.RetryPolicy:
+        """What a person set in place of the usual retries."""
+
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenCall]:
+        """Model calls that are under way."""
+
+    @_builtins.property
     def setup_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Groups that start again before anything else, because the parent's session could not be taken along."""
 
@@ -202,19 +229,103 @@ class RunState(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         cancel_reason: _builtins.str = ...,
         fold_version: _builtins.int = ...,
+        meters: _abc.Iterable[Global___Meter] | None = ...,
+        grant_ids: _abc.Iterable[_builtins.str] | None = ...,
+        goal: _builtins.str = ...,
+        retry: _command_pb2.RetryPolicy | None = ...,
+        steering_note: _builtins.str = ...,
+        calls: _abc.Iterable[Global___OpenCall] | None = ...,
         lineage: _builtins.str = ...,
         inherited_seq: _builtins.int = ...,
         setup_groups: _abc.Iterable[_builtins.str] | None = ...,
         sessions: _abc.Iterable[_action_pb2.SessionState] | None = ...,
         forks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "finish_time", b"finish_time", "parent", b"parent", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "finish_time", b"finish_time", "parent", b"parent", "retry", b"retry", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approvals", b"approvals", "artifacts", b"artifacts", "blocked_detail", b"blocked_detail", "blocked_reason", b"blocked_reason", "cancel_reason", b"cancel_reason", "cancel_wanted", b"cancel_wanted", "counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "epoch", b"epoch", "finish_time", b"finish_time", "fold_version", b"fold_version", "forks", b"forks", "inherited_seq", b"inherited_seq", "lineage", b"lineage", "mission_id", b"mission_id", "node_id", b"node_id", "nodes", b"nodes", "ordinal", b"ordinal", "parent", b"parent", "pause_wanted", b"pause_wanted", "phase", b"phase", "planning_open", b"planning_open", "priority", b"priority", "reason", b"reason", "run_id", b"run_id", "seq", b"seq", "sessions", b"sessions", "setup_groups", b"setup_groups", "spec", b"spec", "steering", b"steering", "summary", b"summary", "template_version", b"template_version", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approvals", b"approvals", "artifacts", b"artifacts", "blocked_detail", b"blocked_detail", "blocked_reason", b"blocked_reason", "calls", b"calls", "cancel_reason", b"cancel_reason", "cancel_wanted", b"cancel_wanted", "counts", b"counts", "create_time", b"create_time", "deadline", b"deadline", "epoch", b"epoch", "finish_time", b"finish_time", "fold_version", b"fold_version", "forks", b"forks", "goal", b"goal", "grant_ids", b"grant_ids", "inherited_seq", b"inherited_seq", "lineage", b"lineage", "meters", b"meters", "mission_id", b"mission_id", "node_id", b"node_id", "nodes", b"nodes", "ordinal", b"ordinal", "parent", b"parent", "pause_wanted", b"pause_wanted", "phase", b"phase", "planning_open", b"planning_open", "priority", b"priority", "reason", b"reason", "retry", b"retry", "run_id", b"run_id", "seq", b"seq", "sessions", b"sessions", "setup_groups", b"setup_groups", "spec", b"spec", "steering", b"steering", "steering_note", b"steering_note", "summary", b"summary", "template_version", b"template_version", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
+
+@_typing.final
+class Meter(_message.Message):
+    """What a run may use of a kind, and has used. It uses `reserved` and `spent`, and of what it draws from budgets at most
+    `allotted`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    FROM_MISSION_FIELD_NUMBER: _builtins.int
+    FROM_TENANT_FIELD_NUMBER: _builtins.int
+    ALLOTTED_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    TOPPED_UP_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"money" in microusd, "tokens", "steps" or "wall_time" in milliseconds."""
+    from_mission: _builtins.bool
+    """It draws from its mission's budget."""
+    from_tenant: _builtins.bool
+    """It draws from its tenant's budget."""
+    allotted: _builtins.int
+    """What it was granted of them."""
+    reserved: _builtins.int
+    """What is under way will use so much at most."""
+    spent: _builtins.int
+    """What is used for good."""
+    topped_up: _builtins.int
+    """What people gave to this run beyond the limits of its mission."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        from_mission: _builtins.bool = ...,
+        from_tenant: _builtins.bool = ...,
+        allotted: _builtins.int = ...,
+        reserved: _builtins.int = ...,
+        spent: _builtins.int = ...,
+        topped_up: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted", b"allotted", "from_mission", b"from_mission", "from_tenant", b"from_tenant", "kind", b"kind", "reserved", b"reserved", "spent", b"spent", "topped_up", b"topped_up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Meter: _TypeAlias = Meter  # noqa: Y015
+
+@_typing.final
+class OpenCall(_message.Message):
+    """A model call that is under way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    RESERVED_MICROUSD_FIELD_NUMBER: _builtins.int
+    RESERVED_TOKENS_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """ULID."""
+    reserved_microusd: _builtins.int
+    """What is reserved for it, in millionths of a US dollar."""
+    reserved_tokens: _builtins.int
+    """How many tokens are reserved for it."""
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        reserved_microusd: _builtins.int = ...,
+        reserved_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "reserved_microusd", b"reserved_microusd", "reserved_tokens", b"reserved_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenCall: _TypeAlias = OpenCall  # noqa: Y015
 
 @_typing.final
 class RunCounts(_message.Message):

@@ -133,15 +133,16 @@ class Worker:
     async def _dial(self) -> None:
         clock = self._parts.clock
         while not self._leaving:
-            started = clock.monotonic()
+            started, address = clock.monotonic(), self._addresses[0]
             try:
-                await self._converse(self._addresses[0])
+                await self._converse(address)
                 self._backoff.forget()  # it was ended in order: who did that will be there, or named another
             except SkyError as failure:
                 if failure.code in _FINAL or failure.reason == _SUPERSEDED:
                     raise
-                log.warning("worker.disconnected", address=self._addresses[0], error=failure)
-                self._addresses.rotate(-1)
+                log.warning("worker.disconnected", address=address, error=failure)
+                if self._addresses[0] == address:  # else it was told of another meanwhile
+                    self._addresses.rotate(-1)
             if clock.monotonic() - started > Backoff.LONGEST:
                 self._backoff.forget()
             if not self._leaving:
@@ -183,6 +184,7 @@ class Worker:
     def _on_alternates(self, addresses: Sequence[str]) -> None:
         """Whom to dial when this node is lost without a word; the one that the worker was started with stays known."""
         self._addresses = deque(dict.fromkeys([self._addresses[0], *addresses, self._connect]))
+        log.info("worker.alternates", addresses=list(addresses))
 
     async def _move(self, session: Session, grace: float) -> None:
         """Leaves a control plane that goes away, and takes what runs along."""

@@ -176,6 +176,8 @@ class LocalLink(WorkerLink):
     outbox: Outbox[wire.ControlResponse] = field(default_factory=Outbox["wire.ControlResponse"])
     applied_seq: int = 0
     inventory: wire.Inventory = field(default_factory=wire.Inventory)
+    alternates: list[str] = field(default_factory=list[str])
+    """Where it was told that it may dial instead."""
     _sent: int = 0
 
     @property

@@ -158,9 +158,11 @@ class WorkerServicer(rpc.WorkerServiceServicer):
     async def _write(
         self, link: LocalLink, context: grpc.aio.ServicerContext[wire.ControlRequest, wire.ControlResponse]
     ) -> None:
-        while frames := await link.outbox.take(link.most_frames):
+        most = 1  # Welcome travels alone: it says how many may travel together
+        while frames := await link.outbox.take(most):
             frames[0].more.extend(frames[1:])
             await context.write(frames[0])
+            most = link.most_frames
         if self._links.by_id.get(link.worker_id) is not link:
             raise _superseded(link)
 

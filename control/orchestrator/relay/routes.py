@@ -94,12 +94,15 @@ class Routes:
             if node_id in self._lived and node_id not in living:
                 owner.close()
         self._lived = living
-        for link in self.links.near():
-            self._tell_alternates(link)
+        self._tell_alternates()
 
-    def _tell_alternates(self, link: LocalLink) -> None:
+    def _tell_alternates(self) -> None:
+        """Tells workers while all is well where to go when it is not."""
         addresses = self.neighbours.addresses
-        link.send(wire.ControlResponse(alternates=wire.Alternates(addresses=addresses)))
+        for link in self.links.near():
+            if link.alternates != addresses:
+                link.alternates = addresses
+                link.send(wire.ControlResponse(alternates=wire.Alternates(addresses=addresses)))
 
     # What the streams of workers say.
 
@@ -110,6 +113,7 @@ class Routes:
     def worker_changed(self) -> None:
         """Tells everybody who has a use for workers."""
         self.owner.worker_changed()
+        self._tell_alternates()
         for owner in self.owners.values():
             owner.show(self.links.near())
 

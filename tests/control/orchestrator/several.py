@@ -12,17 +12,20 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from infra.settings import OwnershipSettings, Settings
+from infra.settings import LeaseSettings, OwnershipSettings, Settings
 from skyagent.run.v1 import event_pb2 as ev
 from tests.control.orchestrator.harness import ControlPlane, control_plane, settings_in
 
 
-def settings_of(node: str, address: str, folder: Path) -> Settings:
-    return settings_in(folder, node_id=node, database_url=SecretStr(address), ownership=OwnershipSettings())
+def settings_of(node: str, address: str, folder: Path, **changes: object) -> Settings:
+    url = SecretStr(address)
+    return settings_in(folder, node_id=node, database_url=url, ownership=OwnershipSettings(), **changes)
 
 
 @asynccontextmanager
-async def other_process(node: str, address: str, folder: Path) -> AsyncGenerator[Process]:
+async def other_process(
+    node: str, address: str, folder: Path, lease: LeaseSettings | None = None
+) -> AsyncGenerator[Process]:
     """A control plane of its own, as an operator starts it."""
     env = os.environ | {
         "SKYAGENT_DATA_DIR": str(folder),
@@ -30,6 +33,8 @@ async def other_process(node: str, address: str, folder: Path) -> AsyncGenerator
         "SKYAGENT_NODE_ID": node,
         "SKYAGENT_DATABASE_URL": address,
     }
+    if lease is not None:
+        env |= {f"SKYAGENT_LEASE__{name.upper()}": str(seconds) for name, seconds in lease.model_dump().items()}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "gateway.cli", "serve", "all", env=env)
     try:
         yield process

@@ -2,19 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+import signal
+from asyncio.subprocess import Process
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from execution.executor import Assignment, BlobSink
+from execution.noop import NoopExecutor
+from infra.settings import LeaseSettings, Settings
+from skyagent.execution.v1 import action_pb2 as act
+from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import event_pb2 as ev
-from tests.control.orchestrator.harness import control_plane, worker
+from tests.control.orchestrator.harness import ControlPlane, control_plane, noop, worker
 from tests.control.orchestrator.several import onlooker, other_process, owner_of, settings_of
+
+ONCE = eff.EFFECT_CLASS_ONCE
+LEASE = LeaseSettings(ttl=2.0, heartbeat=0.3, grace=1.0)
 
 
 @pytest.fixture
 def address(new_database: Callable[[], str]) -> str:
     return new_database()
+
+
+class Posts(NoopExecutor):
+    """Notes what it does, and stands still in the middle of one step until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[bytes] = []
+        self.under_way = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+
+    async def execute(self, assignment: Assignment, blobs: BlobSink, progress: Callable[[str], None]) -> act.Outcome:
+        title = assignment.action.noop.payload
+        self.done.append(title)
+        if title == b"slow":
+            self.under_way.set()
+            await self.may_go_on.wait()
+        return await super().execute(assignment, blobs, progress)
+
+
+class Heard(logging.Handler):
+    """What this process logs, as events to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: asyncio.Queue[str] = asyncio.Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.events.put_nowait(record.msg)
+
+    async def until(self, event: str, times: int = 1) -> None:
+        async with asyncio.timeout(20):
+            while times:
+                times -= await self.events.get() == event
+
+
+@contextmanager
+def hearing(name: str) -> Generator[Heard]:
+    handler, logger = Heard(), logging.getLogger(name)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+async def address_of(plane: ControlPlane, node_id: str) -> str:
+    """Where a node says that it is reached."""
+    async with asyncio.timeout(20):
+        while True:
+            for node, pulse in (await plane.journal.beats()).items():
+                if node.node_id == node_id:
+                    return pulse.address
+            await asyncio.sleep(0.05)
+
+
+@dataclass
+class Scene:
+    """A run in the middle of a step: owned by one process, its worker dialled into another, and a third node."""
+
+    person: ControlPlane
+    owner: Process
+    holder: Process
+    run_id: str
+    posts: Posts
+
+    async def ends_well(self) -> None:
+        """The run succeeds, every step was done once, and nobody altered the journal."""
+        state = await self.person.until_ended(self.run_id, within=40)
+        assert (state.phase, state.counts.attempts) == (ev.RUN_PHASE_SUCCEEDED, 3)
+        assert self.posts.done == [b"first", b"slow", b"last"]
+        assert (await self.person.kinds(self.run_id)).count("step_finished") == 3
+        assert (await self.person.journal.verify(self.run_id)).bad_seq is None
+
+
+@asynccontextmanager
+async def scene(address: str, folder: Path) -> AsyncGenerator[Scene]:
+    third = settings_of("third", address, folder, lease=LEASE)
+    posts = Posts()
+    async with onlooker(address, folder) as person, other_process("owner", address, folder, LEASE) as owner:
+        run_id = await person.start([noop(title, ONCE) for title in ("first", "slow", "last")])
+        await owner_of(person, run_id, "owner")
+        async with other_process("holder", address, folder, LEASE) as holder:
+            dialled = await address_of(person, "holder")
+            with hearing("execution.worker") as heard:
+                async with worker(third, dialled, posts), control_plane(third):
+                    async with asyncio.timeout(20):
+                        await posts.under_way.wait()
+                    await knows_of(heard, person, third)
+                    yield Scene(person, owner, holder, run_id, posts)
+
+
+async def knows_of(heard: Heard, person: ControlPlane, third: Settings) -> None:
+    """Returns when the worker was told of both other nodes."""
+    await address_of(person, third.node_id)
+    await heard.until("worker.alternates", times=2)
 
 
 async def test_a_run_uses_a_worker_that_is_dialled_into_another_node(tmp_path: Path, address: str) -> None:
@@ -27,3 +140,38 @@ async def test_a_run_uses_a_worker_that_is_dialled_into_another_node(tmp_path: P
         assert (state.phase, state.counts.steps_succeeded) == (ev.RUN_PHASE_SUCCEEDED, 20)
         assert state.node_id == "there"
         assert (await person.journal.verify(run_id)).bad_seq is None
+
+
+@pytest.mark.parametrize("killed", ["owner", "holder", "both"])
+async def test_a_run_goes_on_and_nothing_is_done_twice_when_owner_or_holder_or_both_are_killed(
+    tmp_path: Path, address: str, killed: str
+) -> None:
+    async with scene(address, tmp_path) as on:
+        for name, process in (("owner", on.owner), ("holder", on.holder)):
+            if killed in (name, "both"):
+                process.kill()
+        on.posts.may_go_on.set()
+        await on.ends_well()
+
+
+async def test_a_holder_that_stands_still_loses_its_workers_and_harms_nothing_when_it_wakes(
+    tmp_path: Path, address: str
+) -> None:
+    async with scene(address, tmp_path) as on:
+        on.holder.send_signal(signal.SIGSTOP)
+        on.posts.may_go_on.set()
+        await on.ends_well()
+        on.holder.send_signal(signal.SIGCONT)
+        again = await on.person.start([noop("again", ONCE)])
+        assert (await on.person.until_ended(again)).phase == ev.RUN_PHASE_SUCCEEDED
+        assert on.posts.done[3:] == [b"again"]
+
+
+async def test_a_holder_that_drains_hands_its_workers_over_with_what_they_are_doing(
+    tmp_path: Path, address: str
+) -> None:
+    async with scene(address, tmp_path) as on:
+        on.holder.terminate()
+        assert await on.holder.wait() == 0
+        on.posts.may_go_on.set()
+        await on.ends_well()

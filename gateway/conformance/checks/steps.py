@@ -30,11 +30,16 @@ async def step(bench: Bench) -> None:
 
 
 async def credits_return(bench: Bench) -> None:
-    """Every credit is used; then there must be new ones."""
+    """Every credit is used by steps that run at once; when they have ended there must be new ones, unasked."""
     stream = await bench.stream()
     attempts = [(bench.key(), bench.marker("credit")) for _ in range(max(1, stream.credits))]
     for key, marker in attempts:
+        bench.witness.hold(marker)
         await stream.assign(key, noop(marker))
+    for _, marker in attempts:
+        await bench.witness.sees(marker)
+    for _, marker in attempts:
+        bench.witness.let(marker)
     for key, _ in attempts:
         ended_well(await stream.result(key))
         stream.recorded(key)

@@ -23,7 +23,7 @@ export function settingsFrom(env: NodeJS.ProcessEnv): Settings {
   return {
     connect: env["SKYAGENT_WORKER__CONNECT"] ?? "127.0.0.1:7701",
     workerId,
-    kind: env["SKYAGENT_WORKER__KIND"] ?? "noop",
+    kind: env["SKYAGENT_WORKER_KIND"] ?? "noop",
     tokenFile: env["SKYAGENT_WORKER__TOKEN_FILE"] ?? join(folder, "token"),
     witness: env["SKYAGENT_WORKER__WITNESS"] ?? "",
     folder,

@@ -78,12 +78,16 @@ class RelayedOwner:
     def lend_next(self, link: LocalLink) -> None:
         """Lends a credit together with a result, so that the run can go on at once; it holds one at most unasked."""
         free = self.links.pick(Wanted(link.kind, link.worker_id, near=True))
-        if free is link and not self._lent[link.session_id] and not self.closed:
+        if free is link and not self.lent(link) and not self.closed:
             self._lend(link)
+
+    def lent(self, link: LocalLink) -> int:
+        """How many credits of a worker it has."""
+        return self._lent[link.session_id]
 
     def spend(self, link: LocalLink) -> None:
         """Takes a credit for an Assign. Raises Precondition: it has none."""
-        if self._lent[link.session_id] <= 0:
+        if self.lent(link) <= 0:
             told = f"node {self.node.node_id!r} assigns to worker {link.worker_id!r} and was lent no credit for it"
             raise Precondition("NO_CREDIT", told)
         self._lent[link.session_id] -= 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 
 import sqlalchemy as sa
@@ -16,8 +17,10 @@ from blake3 import blake3
 from control.agentfs.named import blobs_named
 from control.agentfs.rows import ArtifactRow, artifact_row, drop_derived, drop_named_grants, grant_named, list_artifact
 from control.agentfs.schema import artifacts, blob_grants
+from control.journal.archive import NO_ARCHIVES, Archives
+from control.journal.queries.erasures import last_of
 from control.journal.queries.runs import heads
-from control.journal.refold import Refolded, refold, rewrite
+from control.journal.refold import look_at, refold, rewrite, rewrite_erased
 from control.journal.run import RunHead
 from control.journal.schema import run_projections, runs, snapshots
 from control.mission_api.store import latest_runs, missions
@@ -91,15 +94,16 @@ DERIVED: Mapping[str, sa.Select[*tuple[object, ...]]] = MappingProxyType(
 """All that follows from events; each begins with its table's key."""
 
 
-async def rebuild(database: Database, told: Callable[[Progress], None]) -> Report:
+async def rebuild(database: Database, told: Callable[[Progress], None], archives: Archives = NO_ARCHIVES) -> Report:
     """Drops and makes again all that is derived; `told` is called in another thread, once a run."""
-    return await database.transact(lambda connection: _Rebuild(connection, told).all())
+    return await database.transact(lambda connection: _Rebuild(connection, told, archives).all())
 
 
 @dataclass(slots=True)
 class _Rebuild:
     connection: sa.Connection
     told: Callable[[Progress], None]
+    archives: Archives
     left_alone: list[LeftAlone] = field(default_factory=list[LeftAlone])
     named: dict[tuple[str, str], list[BlobRef]] = field(default_factory=dict[tuple[str, str], list[BlobRef]])
     events: int = 0
@@ -124,18 +128,23 @@ class _Rebuild:
             if blobs_named(body):
                 bodies.append(body)
 
+        erasure = last_of(self.connection, head.run_id)
         try:
-            refolded = refold(self.connection, head, kept_seq, see)
-            listed = _listed(refolded, bodies)
+            if erasure is None:
+                refolded = refold(self.connection, head, kept_seq, see, self.archives)
+                tenant, made = refolded.tenant, partial(rewrite, self.connection, refolded)
+            else:
+                look_at(self.connection, head, see, self.archives)
+                tenant, made = head.tenant, partial(rewrite_erased, self.connection, head, erasure)
         except SkyError as error:
             self.left_alone.append(LeftAlone(head.run_id, error.message))
             return
-        rewrite(self.connection, refolded)
+        made()
         drop_derived(self.connection, head.run_id)
-        for row in listed:
+        for row in _listed(tenant, head.run_id, bodies):
             list_artifact(self.connection, row)
         for blob in (blob for body in bodies for blob in blobs_named(body)):
-            self.named.setdefault((refolded.tenant, blob.digest), []).append(blob)
+            self.named.setdefault((tenant, blob.digest), []).append(blob)
 
     def _of_all_runs(self) -> None:
         for table in (run_projections, snapshots, artifacts):
@@ -154,9 +163,9 @@ def _every_head(connection: sa.Connection) -> list[RunHead]:
     return found
 
 
-def _listed(refolded: Refolded, bodies: list[ev.EventBody]) -> list[ArtifactRow]:
+def _listed(tenant: str, run_id: str, bodies: list[ev.EventBody]) -> list[ArtifactRow]:
     made = [body.artifact_recorded for body in bodies if body.HasField("artifact_recorded")]
-    return [artifact_row(refolded.tenant, refolded.head.run_id, artifact) for artifact in made]
+    return [artifact_row(tenant, run_id, artifact) for artifact in made]
 
 
 def _rows(connection: sa.Connection, chosen: sa.Select[*tuple[object, ...]]) -> _Rows:

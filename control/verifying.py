@@ -10,11 +10,24 @@ from typing import Any
 import sqlalchemy as sa
 
 from control.agentfs.schema import artifacts
+from control.journal.archive import NO_ARCHIVES, archives_under
+from control.journal.erasure import shown as erased
 from control.journal.folding import projection
+from control.journal.queries.archives import archive_of
+from control.journal.queries.erasures import last_of
 from control.journal.queries.runs import heads
-from control.journal.refold import Refolded, refold
-from control.journal.run import RunHead
-from control.journal.schema import approvals, run_commands, run_events, run_projections, runs, snapshots
+from control.journal.refold import look_at, refold
+from control.journal.run import Projection, RunHead
+from control.journal.schema import (
+    approvals,
+    erasures,
+    run_archives,
+    run_commands,
+    run_events,
+    run_projections,
+    runs,
+    snapshots,
+)
 from control.mission_api.store import missions
 from infra.blobs import damage_of
 from infra.digest import digest_of
@@ -29,6 +42,7 @@ _NAMED = 10
 Column = sa.Column[Any]
 _RELATIONS: tuple[tuple[Column, Column], ...] = (
     *((table.c.run_id, runs.c.run_id) for table in (run_events, run_commands, approvals, artifacts)),
+    *((table.c.run_id, runs.c.run_id) for table in (run_archives, erasures)),
     *((table.c.run_id, runs.c.run_id) for table in (run_projections, snapshots)),
     (runs.c.mission_id, missions.c.mission_id),
     (runs.c.parent_run_id, runs.c.run_id),
@@ -99,16 +113,29 @@ class _Look:
                 if blob.digest:
                     self.named.setdefault(blob.digest, head.run_id)
 
+        kept = archive_of(self.connection, head.run_id)
+        if kept is not None:
+            self.named.setdefault(kept.digest, head.run_id)
+            if self.blobs is None:  # its events are with those
+                return
         try:
-            refolded = refold(self.connection, head, None, see)
+            shown = self._derived(head, see)
         except SkyError as error:
             self.hurts.append(Hurt("journal", head.run_id, error.message))
             return
-        self._projection(refolded)
+        self._projection(head, shown)
         self._snapshot(head)
 
-    def _projection(self, refolded: Refolded) -> None:
-        head, shown = refolded.head, projection(refolded.folded)
+    def _derived(self, head: RunHead, see: Callable[[ev.EventBody], None]) -> Projection:
+        """What lists must show. Raises SkyError for a journal that is not as it was written."""
+        archives = NO_ARCHIVES if self.blobs is None else archives_under(self.blobs)
+        erasure = last_of(self.connection, head.run_id)
+        if erasure is None:
+            return projection(refold(self.connection, head, None, see, archives).folded)
+        look_at(self.connection, head, see, archives)
+        return erased(head, erasure)
+
+    def _projection(self, head: RunHead, shown: Projection) -> None:
         chosen = sa.select(run_projections).where(run_projections.c.run_id == head.run_id)
         row = self.connection.execute(chosen).one_or_none()
         if head.terminal != shown.terminal:

@@ -72,6 +72,10 @@ class BlobStore(Protocol):
         """Whether the bytes are here."""
         ...
 
+    async def delete(self, digest: str) -> bool:
+        """Remove bytes for good; whether they were here. Nothing that names them may be left."""
+        ...
+
     def digests(self) -> AsyncGenerator[str]:
         """Every digest stored, in order."""
         ...
@@ -125,6 +129,19 @@ class FileBlobs:
 
     async def exists(self, digest: str) -> bool:
         return await self._disk(self._path(digest).is_file)
+
+    async def delete(self, digest: str) -> bool:
+        path = self._path(digest)
+
+        def remove() -> bool:
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return False
+            sync_folder(path.parent)
+            return True
+
+        return await self._disk(remove)
 
     async def digests(self) -> AsyncGenerator[str]:
         for shard in await self._disk(lambda: sorted(self._objects.iterdir())):
@@ -202,6 +219,18 @@ async def shared_blobs(runtime: Runtime) -> AsyncGenerator[BlobStore]:
     """The one of this process: `await runtime.shared(shared_blobs)`."""
     async with open_blobs(runtime.settings.blobs_dir, runtime.metrics) as blobs:
         yield blobs
+
+
+def stored_in(root: Path, digest: str) -> bytes:
+    """Stored bytes, checked against their digest. Raises NotFound BLOB_NOT_FOUND, DataLoss BLOB_DAMAGED."""
+    digits = digest_hex(digest)
+    try:
+        data = (root / "b3" / digits[:2] / digits).read_bytes()
+    except FileNotFoundError as missing:
+        raise NotFound("BLOB_NOT_FOUND", f"{digest} is not stored here", digest=digest) from missing
+    if digest_of(data) != digest:
+        raise _damaged(digest)
+    return data
 
 
 def damage_of(root: Path, digest: str) -> str:

@@ -91,6 +91,17 @@ class OwnershipSettings(_Part):
         return self
 
 
+class RetentionSettings(_Part):
+    """What becomes of runs that have ended."""
+
+    archive_after_days: float | None = Field(default=None, ge=0)
+    """Age, counted from its end, at which a run's journal is moved into a compressed file; None: only when asked."""
+    every: float = Field(default=3600.0, gt=0)
+    """Seconds between two passes."""
+    at_once: int = Field(default=100, ge=1)
+    """How many runs a pass archives at most."""
+
+
 class BrowserSettings(_Part):
     """How browsers are started; no executable means the first Chromium on the PATH."""
 
@@ -155,6 +166,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     lease: LeaseSettings = LeaseSettings()
     ownership: OwnershipSettings = OwnershipSettings()
+    retention: RetentionSettings = RetentionSettings()
     browser: BrowserSettings = BrowserSettings()
     worker: WorkerPlace = WorkerPlace()
     egress: EgressSettings = EgressSettings()

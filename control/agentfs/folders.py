@@ -34,6 +34,10 @@ class RunFolders:
             (folder / part).mkdir(parents=True, exist_ok=True)
         return folder
 
+    def remove(self, run_id: str) -> None:
+        """Shows nothing of a run any more."""
+        shutil.rmtree(self.root / "missions" / run_id, ignore_errors=True)
+
     def link(self, run_id: str, part: str, name: str, digest: str) -> Path:
         """Shows a blob in a run's folder. The same name with other bytes gets a number: nothing is overwritten."""
         digits = digest_hex(digest)

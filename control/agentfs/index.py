@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from control.agentfs.folders import RunFolders
-from control.agentfs.rows import artifact_row, grant_given, grant_named, list_artifact
+from control.agentfs.rows import artifact_row, drop_grants, grant_given, grant_named, list_artifact
 from control.agentfs.schema import artifacts, blob_grants
 from infra.db import Database, shared_database
 from infra.log import event_logger
@@ -86,6 +86,14 @@ class AgentFs:
         """Shows what a step saw in the run's folder, as "00042-screenshot.jpg"."""
         shown = [(f"{prefix}-{blob.role or 'file'}{_suffix(blob)}", blob.digest) for blob in blobs if blob.digest]
         await self._show(run_id, "observations", shown)
+
+    async def hide(self, run_id: str) -> None:
+        """Shows nothing of a run any more."""
+        await asyncio.to_thread(self._folders.remove, run_id)
+
+    async def forget(self, digests: Iterable[str]) -> None:
+        """Nobody may read these any more: they are gone."""
+        await self._database.transact(lambda connection: drop_grants(connection, digests))
 
     async def _show(self, run_id: str, part: str, shown: list[tuple[str, str]]) -> None:
         """Only a view: a full disk must neither stop the run for it nor refuse a mission that is durable."""

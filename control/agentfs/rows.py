@@ -65,6 +65,24 @@ def drop_derived(connection: sa.Connection, run_id: str) -> None:
     connection.execute(sa.delete(artifacts).where(artifacts.c.run_id == run_id))
 
 
+def drop_erased(connection: sa.Connection, run_id: str, payloads: Iterable[bytes]) -> None:
+    """Forgets artifacts whose events are erased, whose payloads these are."""
+    bodies = (ev.EventBody.FromString(payload) for payload in payloads)
+    gone = [body.artifact_recorded.artifact_id for body in bodies if body.HasField("artifact_recorded")]
+    of_it = sa.delete(artifacts).where(artifacts.c.run_id == run_id)
+    connection.execute(of_it.where(artifacts.c.artifact_id.in_(gone)))
+
+
+def artifact_digests(connection: sa.Connection) -> Iterable[bytes]:
+    """The digests of everything that is listed."""
+    return (digest.encode() for digest in connection.execute(sa.select(artifacts.c.digest)).scalars())
+
+
+def drop_grants(connection: sa.Connection, digests: Iterable[str]) -> None:
+    """Forgets rights to bytes that are gone."""
+    connection.execute(sa.delete(blob_grants).where(blob_grants.c.digest.in_(tuple(digests))))
+
+
 def drop_named_grants(connection: sa.Connection) -> None:
     """Forgets every right to read that follows from an event."""
     connection.execute(sa.delete(blob_grants).where(blob_grants.c.given == sa.false()))

@@ -3,6 +3,7 @@
 from control.journal.append import Append, Appended, ApprovalUse, Claim, NewApproval, Release
 from control.journal.approval import Approval, ApprovalDecision, ApprovalPage, ApprovalQuery, ApprovalStatus
 from control.journal.command import Command, CommandReceipt, StoredCommand
+from control.journal.erasure import Erase, Erasure, ErasurePage, ErasureQuery, RunErased, RunNotEnded, said
 from control.journal.errors import (
     ApprovalMismatch,
     ApprovalNotFound,
@@ -22,7 +23,7 @@ from control.journal.errors import (
 )
 from control.journal.event import EventDraft, StoredEvent
 from control.journal.hub import wake_topic
-from control.journal.journal import Journal, Verification
+from control.journal.journal import Archived, Journal, Verification
 from control.journal.run import (
     ForkPoint,
     Holder,
@@ -52,6 +53,7 @@ __all__ = [
     "ApprovalQuery",
     "ApprovalStatus",
     "ApprovalUse",
+    "Archived",
     "BegunElsewhere",
     "Claim",
     "Command",
@@ -59,6 +61,10 @@ __all__ = [
     "CommandReceipt",
     "CommandTooNew",
     "ControlMoved",
+    "Erase",
+    "Erasure",
+    "ErasurePage",
+    "ErasureQuery",
     "EventDraft",
     "FoldTooNew",
     "ForkPoint",
@@ -73,8 +79,10 @@ __all__ = [
     "Pulse",
     "Release",
     "RunEnded",
+    "RunErased",
     "RunHead",
     "RunListing",
+    "RunNotEnded",
     "RunNotFound",
     "RunPage",
     "RunQuery",
@@ -86,6 +94,7 @@ __all__ = [
     "StoredEvent",
     "Verification",
     "open_journal",
+    "said",
     "shared_journal",
     "wake_topic",
 ]

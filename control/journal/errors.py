@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from control.core.lineage import Begun
 from control.journal.approval import ApprovalStatus
 from infra.errors import AlreadyExists, Conflict, NotFound, Precondition
@@ -145,6 +147,17 @@ class CommandTooNew(Precondition):
             " version that took it",
             run_id=run_id,
             cmd_id=cmd_id,
+        )
+
+
+class RunHasForks(Precondition):
+    """Runs that were forked from it hold what it said, too."""
+
+    def __init__(self, run_id: str, forks: Sequence[str]) -> None:
+        super().__init__(
+            "RUN_HAS_FORKS",
+            f"runs that were forked from {run_id} hold what it said, too: erase {', '.join(forks)} first",
+            run_id=run_id,
         )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from control.core.run import FOLD_VERSION, RunFold, terminal
+from control.core.run import FOLD_VERSION, IllegalEvent, RunFold, terminal
 from control.core.summary import current_step, summary
+from control.journal.erasure import RunErased
 from control.journal.errors import FoldTooNew
 from control.journal.event import StoredEvent
 from control.journal.journal import Journal
@@ -66,8 +67,27 @@ def require_foldable(head: RunHead) -> None:
 async def folded_run(journal: Journal, run_id: str, *, tenant: str | None = None) -> FoldedRun:
     """A run folded up to its head, from its last snapshot on.
 
-    Raises RunNotFound, FoldTooNew, or DataLoss for a missing tail.
+    Raises RunNotFound, FoldTooNew, RunErased when too much of it was erased to say how it stands, or DataLoss for a
+    missing tail.
     """
+    try:
+        found = await _folded(journal, run_id, tenant)
+    except IllegalEvent:
+        await require_unerased(journal, run_id)
+        raise
+    if not found.folded.state.mission_id:
+        await require_unerased(journal, run_id)
+    return found
+
+
+async def require_unerased(journal: Journal, run_id: str) -> None:
+    """Raises RunErased when something of the run was erased."""
+    erasure = await journal.erasure(run_id)
+    if erasure is not None:
+        raise RunErased(erasure)
+
+
+async def _folded(journal: Journal, run_id: str, tenant: str | None) -> FoldedRun:
     while True:
         head = await journal.head(run_id, tenant=tenant)
         require_foldable(head)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sqlalchemy import Executable
+from sqlalchemy import Connection, Executable
 
 from control.core.lineage import Begun
 from control.journal.append import Append, Appended
 from control.journal.approval import Approval, ApprovalPage, ApprovalQuery
 from control.journal.command import Command, CommandReceipt, StoredCommand
+from control.journal.erasure import Erase, Erasure, ErasurePage, ErasureQuery
 from control.journal.event import StoredEvent
 from control.journal.run import Holder, NewRun, Node, Projection, Pulse, RunHead, RunListing, RunPage, RunQuery
 from control.journal.snapshot import Snapshot
@@ -25,6 +26,29 @@ class Verification:
     events: int
     bad_seq: int | None = None
     reason: str = ""
+
+
+Also = Callable[[Connection, Erasure, Sequence[bytes]], None]
+"""What else is written in the transaction of an erasure; it is given the payloads that go."""
+Named = Callable[[Connection], Iterable[bytes | None]]
+"""Texts in which the digest of a blob may stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """Which blobs were removed, and whether nothing is left in free pages and logs either."""
+
+    removed: frozenset[str]
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What archiving a run came to, in bytes."""
+
+    events: int
+    journal_bytes: int
+    archive_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +204,42 @@ class Journal(Protocol):
         """Forget everything that can be made again from the events."""
         ...
 
-    async def erase(self, run_id: str, seqs: tuple[int, ...]) -> None:
-        """Remove payloads for good, and whatever was derived from them. The chain still holds."""
+    async def archive(self, run_id: str) -> Archived:
+        """Move the events of a run that has ended into a file. Raises RunNotFound or RunNotEnded."""
+        ...
+
+    async def archivable(self, *, before_ms: int, limit: int) -> Sequence[str]:
+        """Runs that ended before a moment and are not archived, oldest first."""
+        ...
+
+    async def erase(self, erase: Erase, *, also: Also | None = None) -> Erasure:
+        """Remove payloads for good, and whatever was derived from them, together with `also`. The chain still holds.
+
+        Raises RunNotFound, RunNotEnded or RunHasForks.
+        """
+        ...
+
+    async def erasure(self, run_id: str) -> Erasure | None:
+        """The last erasure of a run."""
+        ...
+
+    async def erasures(self, query: ErasureQuery) -> ErasurePage:
+        """Erasures of a tenant, newest first."""
+        ...
+
+    async def unscrubbed(self) -> Sequence[Erasure]:
+        """Erasures of which something may be left in files or free pages."""
+        ...
+
+    async def scrub(self, some: Sequence[Erasure], *, named: Named) -> Scrubbed:
+        """Remove blobs that only these named, and overwrite what the database has freed.
+
+        `named` yields everything else in the database that may name a blob.
+        """
+        ...
+
+    async def mission_erasure(self, mission_id: str, *, tenant: str) -> Erasure | None:
+        """The last erasure of a run of a mission."""
         ...
 
     async def verify(self, run_id: str) -> Verification:

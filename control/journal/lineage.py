@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select
 
 from control.core.lineage import Begun, begun_in
 from control.journal.append import Append, Claim
+from control.journal.archive import NO_ARCHIVES, Archives
 from control.journal.errors import BegunElsewhere
 from control.journal.queries import events
 from control.journal.schema import lineage_steps
@@ -56,7 +57,7 @@ def begun(connection: Connection, lineage: str) -> Mapping[str, Begun]:
     return {row.step_id: Begun(row.run_id, row.number, row.open) for row in connection.execute(chosen)}
 
 
-def enter(connection: Connection, lineage: str, run_id: str) -> None:
+def enter(connection: Connection, lineage: str, run_id: str, archives: Archives = NO_ARCHIVES) -> None:
     """Takes over what a run began before it had relatives."""
     kinds = (
         ev.EventBody.STEP_INTENDED_FIELD_NUMBER,
@@ -64,7 +65,7 @@ def enter(connection: Connection, lineage: str, run_id: str) -> None:
         ev.EventBody.STEP_WITHDRAWN_FIELD_NUMBER,
         ev.EventBody.STEP_UNCERTAIN_FIELD_NUMBER,
     )
-    stored = events.of_kinds(connection, run_id, kinds)
+    stored = events.of_kinds(connection, run_id, kinds, archives)
     bodies = (ev.EventBody.FromString(payload) for payload in stored if payload is not None)
     rows = [
         {"lineage": lineage, "step_id": step_id, "run_id": one.run_id, "number": one.number, "open": one.open}

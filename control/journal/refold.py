@@ -9,6 +9,8 @@ from itertools import groupby
 from sqlalchemy import Connection, update
 
 from control.core.run import RunFold, terminal
+from control.journal.archive import NO_ARCHIVES, Archives
+from control.journal.erasure import Erasure, shown
 from control.journal.event import StoredEvent
 from control.journal.folding import event_of, projection, require_foldable
 from control.journal.queries import events
@@ -35,7 +37,11 @@ class Refolded:
 
 
 def refold(
-    connection: Connection, head: RunHead, kept_seq: int | None, see: Callable[[ev.EventBody], None]
+    connection: Connection,
+    head: RunHead,
+    kept_seq: int | None,
+    see: Callable[[ev.EventBody], None],
+    archives: Archives = NO_ARCHIVES,
 ) -> Refolded:
     """Folds a run that verifies, and shows each of its events to `see`.
 
@@ -46,12 +52,10 @@ def refold(
         DataLoss: its journal is not as it was written, or cannot be folded.
     """
     require_foldable(head)
-    found = events.verify(connection, head.run_id)
-    if found.bad_seq is not None:
-        raise DataLoss("JOURNAL_ALTERED", found.reason)
+    _require_intact(connection, head, archives)
     wherever_due = kept_seq is None or not 0 < kept_seq <= head.head_seq
     folded, kept = RunFold(), None
-    for commit in _commits(connection, head.run_id):
+    for commit in _commits(connection, head.run_id, archives):
         for stored in commit:
             event = event_of(stored)
             folded.apply(event)
@@ -76,9 +80,33 @@ def rewrite(connection: Connection, refolded: Refolded) -> None:
         connection.execute(update(runs).where(runs.c.run_id == head.run_id).values(said))
 
 
-def _commits(connection: Connection, run_id: str) -> Iterator[Iterator[StoredEvent]]:
+def look_at(
+    connection: Connection, head: RunHead, see: Callable[[ev.EventBody], None], archives: Archives = NO_ARCHIVES
+) -> None:
+    """Shows what is left of a run of which something was erased. Raises DataLoss as `refold` does."""
+    _require_intact(connection, head, archives)
+    for stored in events.all_of(connection, head.run_id, archives):
+        see(event_of(stored).body)
+
+
+def rewrite_erased(connection: Connection, head: RunHead, erasure: Erasure) -> None:
+    """The same for a run of which something was erased: how it ended, and that."""
+    forget_derived(connection, head.run_id)
+    put_projection(connection, head.run_id, head.head_seq, shown(head, erasure))
+
+
+def _require_intact(connection: Connection, head: RunHead, archives: Archives) -> None:
+    found = events.verify(connection, head.run_id, archives)
+    if found.bad_seq is not None:
+        raise DataLoss("JOURNAL_ALTERED", found.reason)
+
+
+def _commits(connection: Connection, run_id: str, archives: Archives) -> Iterator[Iterator[StoredEvent]]:
     """The events of a run, those of one commit together."""
-    return (commit for _, commit in groupby(events.all_of(connection, run_id), key=lambda stored: stored.append_id))
+    return (
+        commit
+        for _, commit in groupby(events.all_of(connection, run_id, archives), key=lambda stored: stored.append_id)
+    )
 
 
 def _snapshot(head: RunHead, folded: RunFold) -> Snapshot:

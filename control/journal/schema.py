@@ -1,7 +1,7 @@
 """The tables of the journal.
 
-Truth is run_events, run_commands, approvals, lineage_steps and the counters of runs; run_projections, snapshots, and
-what else stands in runs can be made again (control/rebuild.py).
+Truth is run_events with run_archives, run_commands, approvals, lineage_steps, erasures and the counters of runs;
+run_projections, snapshots, and what else stands in runs can be made again (control/rebuild.py).
 """
 
 from __future__ import annotations
@@ -166,3 +166,34 @@ snapshots = Table(
     Column("state", LargeBinary, nullable=False),
     Column("digest", String(80), nullable=False),
 )
+
+run_archives = Table(
+    "run_archives",
+    metadata,
+    Column("run_id", _ID, primary_key=True),
+    Column("digest", String(80), nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("archived_ms", BigInteger, nullable=False),
+    # Until it is, the rows are still what counts; the digest then names what a crash may have left behind.
+    Column("done", Boolean, nullable=False),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("erasure_id", _ID, primary_key=True),
+    Column("run_id", _ID, nullable=False),
+    Column("mission_id", _ID, nullable=False),
+    Column("tenant", _NAME, nullable=False),
+    # Sequence numbers with spaces between; nothing stands for all.
+    Column("seqs", Text, nullable=False),
+    Column("actor", _NAME, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("phase", String(64), nullable=False),
+    Column("finished_ms", BigInteger, nullable=False),
+    # Digests with spaces between: blobs to remove unless something else names them.
+    Column("unwanted", Text, nullable=False),
+    Column("scrubbed", Boolean, nullable=False),
+)
+Index("ix_erasures_run", erasures.c.run_id)

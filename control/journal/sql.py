@@ -17,20 +17,24 @@ from control.journal.append import Append, Appended
 from control.journal.append_postgres import PostgresAppends
 from control.journal.append_sqlite import SqliteAppends
 from control.journal.approval import Approval, ApprovalPage, ApprovalQuery
+from control.journal.archive import NO_ARCHIVES, archives_in
 from control.journal.command import Command, CommandReceipt, StoredCommand
+from control.journal.erasure import Erase, Erasure, ErasurePage, ErasureQuery
 from control.journal.event import EventDraft, StoredEvent
 from control.journal.hub import Hub, wake_topic
-from control.journal.journal import Census, Journal, Verification
+from control.journal.journal import Also, Archived, Census, Journal, Named, Scrubbed, Verification
 from control.journal.lineage import begun
 from control.journal.looks import look_at_journal, read_census
-from control.journal.queries import approvals, commands, events, projections, runs, streams
+from control.journal.queries import approvals, archives, commands, erasures, events, projections, runs, streams
 from control.journal.queries.create import create_run, requested
+from control.journal.retention import Retention
 from control.journal.run import Holder, NewRun, Node, Projection, Pulse, RunHead, RunListing, RunPage, RunQuery
 from control.journal.snapshot import Snapshot
 from control.journal.tail import PAGE, tail
+from infra.blobs import BlobStore, shared_blobs
 from infra.clock import Clock
 from infra.db import EVERYTHING, Database, shared_database
-from infra.errors import InvalidArgument, SkyError, Violation
+from infra.errors import Internal, InvalidArgument, NotFound, SkyError, Violation
 from infra.metrics import NO_METRICS, Metrics
 from infra.metrics import catalogue as known
 
@@ -49,8 +53,18 @@ class SqlJournal:
     "Database time" is the server's where there is one, else the clock of the one process that may write.
     """
 
-    def __init__(self, db: Database, clock: Clock, time: Time | None = None, metrics: Metrics = NO_METRICS) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        time: Time | None = None,
+        metrics: Metrics = NO_METRICS,
+        blobs: BlobStore | None = None,
+    ) -> None:
+        """Without `blobs` nothing can be archived, erased, or read that was archived."""
         self._db = db
+        self._archives = NO_ARCHIVES if blobs is None else archives_in(blobs)
+        self._retention = None if blobs is None else Retention(db, blobs, self._archives)
         self._metrics, self._appended = metrics, metrics.buckets(known.JOURNAL_APPEND)
         self._events = metrics.count(known.JOURNAL_EVENTS)
 
@@ -78,7 +92,7 @@ class SqlJournal:
 
         def create(connection: Connection) -> tuple[RunHead, bool]:
             now_ms = self._now_ms(connection) if new.time_ms is None else new.time_ms
-            return create_run(connection, new, also, now_ms)
+            return create_run(connection, new, also, now_ms, self._archives)
 
         def topics(outcome: tuple[RunHead, bool]) -> Iterable[str]:
             return map(wake_topic, _concerned(new)) if outcome[1] else ()
@@ -186,7 +200,11 @@ class SqlJournal:
         return await self._db.read(partial(runs.heads, after=after, limit=limit))
 
     async def read(self, run_id: str, *, after_seq: int = 0, limit: int = 1000) -> tuple[StoredEvent, ...]:
-        return await self._db.read(partial(events.read, run_id=run_id, after_seq=after_seq, limit=limit))
+        asked = partial(events.read, run_id=run_id, after_seq=after_seq, limit=limit, archives=self._archives)
+        try:
+            return await self._db.read(asked)
+        except NotFound:  # it was erased meanwhile, and has another archive
+            return await self._db.read(asked)
 
     def tail(self, run_id: str, *, after_seq: int = 0) -> AsyncGenerator[StoredEvent]:
         async def page(seen: int) -> tuple[StoredEvent, ...]:
@@ -225,11 +243,37 @@ class SqlJournal:
     async def drop_projections(self) -> None:
         await self._db.transact(projections.drop_projections)
 
-    async def erase(self, run_id: str, seqs: tuple[int, ...]) -> None:
-        await self._db.transact(partial(events.erase, run_id=run_id, seqs=seqs))
+    async def archive(self, run_id: str) -> Archived:
+        return await self._required().archive(run_id, self._now_ms)
+
+    async def archivable(self, *, before_ms: int, limit: int) -> Sequence[str]:
+        return await self._db.read(partial(archives.due, before_ms=before_ms, limit=limit))
+
+    async def erase(self, erase: Erase, *, also: Also | None = None) -> Erasure:
+        return await self._required().erase(erase, self._now_ms, also)
+
+    async def erasure(self, run_id: str) -> Erasure | None:
+        return await self._db.read(partial(erasures.last_of, run_id=run_id))
+
+    async def erasures(self, query: ErasureQuery) -> ErasurePage:
+        return await self._db.read(partial(erasures.page, query=query))
+
+    async def unscrubbed(self) -> Sequence[Erasure]:
+        return await self._db.read(erasures.unscrubbed)
+
+    async def scrub(self, some: Sequence[Erasure], *, named: Named) -> Scrubbed:
+        return await self._required().scrub(some, named)
+
+    async def mission_erasure(self, mission_id: str, *, tenant: str) -> Erasure | None:
+        return await self._db.read(partial(erasures.last_of_mission, mission_id=mission_id, tenant=tenant))
+
+    def _required(self) -> Retention:
+        if self._retention is None:
+            raise Internal("NO_BLOBS", "this journal was opened without its blobs: nothing can be archived or erased")
+        return self._retention
 
     async def verify(self, run_id: str) -> Verification:
-        return await self._db.read(partial(events.verify, run_id=run_id))
+        return await self._db.read(partial(events.verify, run_id=run_id, archives=self._archives))
 
     async def probe(self) -> None:
         await self._db.transact(lambda connection: runs.probe(connection, self._now_ms(connection)))
@@ -248,16 +292,19 @@ class SqlJournal:
 
 
 @asynccontextmanager
-async def open_journal(db: Database, *, clock: Clock, metrics: Metrics = NO_METRICS) -> AsyncGenerator[Journal]:
-    """The journal over an open database."""
-    yield SqlJournal(db, clock, metrics=metrics)
+async def open_journal(
+    db: Database, *, clock: Clock, metrics: Metrics = NO_METRICS, blobs: BlobStore | None = None
+) -> AsyncGenerator[Journal]:
+    """The journal over an open database; what was archived can only be read with `blobs`."""
+    yield SqlJournal(db, clock, metrics=metrics, blobs=blobs)
 
 
 @asynccontextmanager
 async def shared_journal(runtime: Runtime) -> AsyncGenerator[Journal]:
     """The one of this process: `await runtime.shared(shared_journal)`."""
     database = await runtime.shared(shared_database)
-    journal = SqlJournal(database, runtime.clock, metrics=runtime.metrics)
+    blobs = await runtime.shared(shared_blobs)
+    journal = SqlJournal(database, runtime.clock, metrics=runtime.metrics, blobs=blobs)
     runtime.background("journal.news", journal.hear)
     runtime.health.add(DATABASE, partial(look_at_journal, journal))
     runtime.metrics.read(partial(read_census, journal, runtime.clock))

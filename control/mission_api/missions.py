@@ -12,6 +12,7 @@ from control.agentfs import AgentFs
 from control.budgets import Escrow, first_budgets
 from control.core.budget import stated
 from control.core.templates import Template, template_named
+from control.journal import said
 from control.mission_api.preparing import Preparation
 from control.mission_api.runs import Runs, Start, same_mission
 from control.mission_api.store import MissionRow, MissionStore, inserted
@@ -92,6 +93,10 @@ class Missions:
         """Raises NotFound, also for another tenant's."""
         row = await self.store.get(caller().tenant, mission_id)
         if row is None:
+            erasure = await self.runs.journal.mission_erasure(mission_id, tenant=caller().tenant)
+            if erasure is not None and erasure.all:
+                told = f"mission {mission_id} was {said(erasure)}"
+                raise Precondition("MISSION_ERASED", told, mission_id=mission_id, erasure_id=erasure.erasure_id)
             raise NotFound(
                 "MISSION_NOT_FOUND",
                 f"mission {mission_id!r} does not exist; list missions with `skyagent missions ls`",

@@ -10,11 +10,12 @@ import grpc
 
 from control.core.steering import answer
 from control.core.summary import state_digest
-from control.journal import Journal, StoredEvent
+from control.journal import Erasure, ErasureQuery, Journal, StoredEvent
 from control.journal.folding import event_of, folded_run, hash_of
 from control.mission_api.forks import Forks
 from control.mission_api.missions import Missions
 from control.mission_api.resolving import Resolving
+from control.mission_api.retention import Retention
 from control.mission_api.runs import Runs
 from control.mission_api.watching import Watch
 from infra.auth import caller
@@ -43,8 +44,10 @@ class RunServicer(rpc.RunServiceServicer):
         clock: Clock,
         draining: asyncio.Event,
         watchers: Count,
+        retention: Retention,
     ) -> None:
         self._watchers = watchers
+        self._retention = retention
         self._journal = journal
         self._runs = runs
         self._resolving = Resolving(journal, runs)
@@ -118,6 +121,27 @@ class RunServicer(rpc.RunServiceServicer):
     async def ListInbox(self, request: pb.ListInboxRequest, context: Context) -> pb.ListInboxResponse:
         return await self._runs.inbox(request, caller().tenant)
 
+    async def ArchiveRun(self, request: pb.ArchiveRunRequest, context: Context) -> pb.ArchiveRunResponse:
+        done = await self._retention.archive(request.run_id, caller())
+        return pb.ArchiveRunResponse(
+            events=done.events, journal_bytes=done.journal_bytes, archive_bytes=done.archive_bytes
+        )
+
+    async def EraseRun(self, request: pb.EraseRunRequest, context: Context) -> pb.EraseRunResponse:
+        if request.all == bool(request.seqs):
+            raise InvalidArgument(Violation("seqs", "name the events to erase, or set `all`, and not both"))
+        head = await self._journal.head(request.run_id, tenant=caller().tenant)
+        if beyond := [seq for seq in request.seqs if seq > head.head_seq]:
+            told = f"run {request.run_id} has no event {beyond[0]}: its last one is {head.head_seq}"
+            raise InvalidArgument(Violation("seqs", told))
+        erasure = await self._retention.erase(request.run_id, request.seqs, request.reason, caller())
+        return pb.EraseRunResponse(erasure=_erasure(erasure))
+
+    async def ListErasures(self, request: pb.ListErasuresRequest, context: Context) -> pb.ListErasuresResponse:
+        query = ErasureQuery(caller().tenant, request.run_id, request.page_size, request.page_token)
+        page = await self._journal.erasures(query)
+        return pb.ListErasuresResponse(erasures=map(_erasure, page.erasures), next_page_token=page.next_page_token)
+
     async def VerifyRun(self, request: pb.VerifyRunRequest, context: Context) -> pb.VerifyRunResponse:
         head = await self._journal.head(request.run_id, tenant=caller().tenant)
         found = await self._journal.verify(request.run_id)
@@ -151,3 +175,18 @@ def _fitting(page: Iterable[StoredEvent]) -> Iterator[StoredEvent]:
             return
         yield event
         room -= size
+
+
+def _erasure(erasure: Erasure) -> pb.Erasure:
+    shown = pb.Erasure(
+        erasure_id=erasure.erasure_id,
+        run_id=erasure.run_id,
+        mission_id=erasure.mission_id,
+        seqs=erasure.seqs,
+        all=erasure.all,
+        actor=erasure.actor,
+        reason=erasure.reason,
+        scrubbed=erasure.scrubbed,
+    )
+    shown.time.FromMilliseconds(erasure.time_ms)
+    return shown

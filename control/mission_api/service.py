@@ -14,6 +14,7 @@ from control.mission_api.approvals import ApprovalServicer
 from control.mission_api.budgets import BudgetServicer
 from control.mission_api.missions import Missions, MissionServicer
 from control.mission_api.preparing import Preparation
+from control.mission_api.retention import Retention
 from control.mission_api.run_service import RunServicer
 from control.mission_api.runs import Runs
 from control.mission_api.store import MissionStore
@@ -38,12 +39,14 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     runs = Runs(journal, runtime.clock, runtime.ids)
     missions = Missions(store, runs, preparation, agentfs, escrow, runtime.clock, runtime.ids)
 
+    retention = Retention(journal, agentfs, runtime.clock, runtime.ids, runtime.settings.retention, runtime.metrics)
+    runtime.background("mission_api.retention", retention.run)
     watchers = runtime.metrics.count(known.WATCHERS)
 
     def register(server: grpc.aio.Server) -> None:
         mission_service_pb2_grpc.add_MissionServiceServicer_to_server(MissionServicer(missions, templates), server)
         run_service_pb2_grpc.add_RunServiceServicer_to_server(
-            RunServicer(journal, runs, missions, runtime.clock, runtime.draining, watchers), server
+            RunServicer(journal, runs, missions, runtime.clock, runtime.draining, watchers, retention), server
         )
         approval_service_pb2_grpc.add_ApprovalServiceServicer_to_server(
             ApprovalServicer(journal, runs, runtime.ids), server

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
-from control.journal.schema import runs
+from control.journal import Erasure
+from control.journal.schema import erasures, runs
 from infra.db import Database, insert_absent, metadata
 from skyagent.mission.v1.mission_pb2 import Mission, MissionSpec
 
@@ -131,6 +132,21 @@ def with_run(mission_id: str, run_id: str) -> sa.Executable:
         .where(missions.c.mission_id == mission_id)
         .values(current_run_id=run_id, run_count=missions.c.run_count + 1)
     )
+
+
+def erase_spec(connection: sa.Connection, erasure: Erasure) -> None:
+    """Forgets what a mission asked, once all of its runs are erased."""
+    whole = sa.select(erasures.c.run_id).where(erasures.c.seqs == "")
+    left = sa.select(runs.c.run_id).where(runs.c.mission_id == erasure.mission_id, runs.c.run_id.not_in(whole))
+    if erasure.all and connection.execute(left.limit(1)).first() is None:
+        gone = sa.update(missions).where(missions.c.mission_id == erasure.mission_id)
+        connection.execute(gone.values(spec=b"", deleted_ms=erasure.time_ms))
+
+
+def specs(connection: sa.Connection) -> Iterator[bytes]:
+    """What every mission asked."""
+    with connection.execute(sa.select(missions.c.spec).execution_options(yield_per=500)) as rows:
+        yield from rows.scalars()
 
 
 def latest_runs(connection: sa.Connection) -> None:

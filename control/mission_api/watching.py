@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from control.journal import Journal
-from control.journal.folding import event_of
+from control.journal.folding import event_of, folded_run
 from infra.clock import Clock
 from infra.errors import OutOfRange
 from infra.metrics.series import Count
@@ -37,7 +37,7 @@ class Watch:
     _sent: int = 0
 
     async def send_all(self, send: Send) -> None:
-        """Raises RunNotFound, or OutOfRange for a point that the journal has not reached."""
+        """Raises RunNotFound, RunErased, or OutOfRange for a point that the journal has not reached."""
         self.watchers.add()
         try:
             await self._send_all(send)
@@ -52,6 +52,8 @@ class Watch:
                 f"run {self.run_id} ends at event {head.head_seq}: watch after that one or an earlier one",
                 head_seq=str(head.head_seq),
             )
+        if head.terminal and await self.journal.erasure(self.run_id) is not None:
+            await folded_run(self.journal, self.run_id)  # whoever watches folds, too
         async with asyncio.TaskGroup() as group:
             sources = [group.create_task(source()) for source in (self._events, self._heartbeats, self._goodbye)]
             while True:
@@ -72,7 +74,8 @@ class Watch:
                 event = event_of(stored)
                 await self._items.put(pb.WatchRunResponse(event=event))
                 # Results that come late follow the event that ended the run.
-                may_be_last = event.body.HasField("run_finished") or event.body.HasField("late_result")
+                said = event.body
+                may_be_last = event.erased or said.HasField("run_finished") or said.HasField("late_result")
                 if may_be_last and await self._ended(stored.seq):
                     return
 

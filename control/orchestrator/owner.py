@@ -239,6 +239,9 @@ class Owner:
 
     async def _record_late(self, report: Report) -> None:
         """Records what came after a run's end; it changes no verdict."""
+        if await self.journal.erasure(report.result.key.run_id) is not None:
+            report.link.recorded(report.result.key)  # what it says must not come back
+            return
         async with self._late:
             late = self.new_driver(await self.journal.head(report.result.key.run_id))
             try:

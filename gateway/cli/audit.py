@@ -11,15 +11,18 @@ import typer
 from rich.text import Text
 
 from control.journal import Verification, open_journal
+from control.journal.archive import archives_in
 from control.journal.audit import every_run
 from control.journal.folding import hash_of
 from control.rebuild import Progress, Rebuilt, Report, rebuild
 from gateway.cli.exits import Exit
 from gateway.cli.output import machine_readable, plain, print_json, print_list
+from gateway.cli.retention import ERASURES, erasure_row
 from gateway.cli.runs import Json
 from gateway.cli.session import perform
 from gateway.client import Services, connected
 from gateway.supervisor.lock import up_lock
+from infra.blobs import open_blobs
 from infra.clock import SystemClock
 from infra.db import Database, open_database
 from infra.errors import Precondition
@@ -77,6 +80,23 @@ def rebuild_all(
         raise typer.Exit(Exit.FAILED)
 
 
+@app.command("erasures")
+def list_erasures(
+    run: Annotated[str, typer.Option(help="Only of this run.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
+    json_lines: Json = False,  # noqa: FBT002
+) -> None:
+    """List what was erased, by whom and why, newest first."""
+
+    async def work() -> None:
+        async with connected(load_settings()) as services:
+            asked = api.ListErasuresRequest(run_id=run, page_size=limit)
+            found = (await services.runs.ListErasures(asked)).erasures
+        print_list(found, ERASURES, [erasure_row(erasure) for erasure in found], json_lines=json_lines)
+
+    perform(work())
+
+
 async def _verify(settings: Settings, runs: list[str]) -> list[tuple[str, api.VerifyRunResponse]]:
     async with connected(settings) as services:
         wanted = runs or [run_id async for run_id in _all(services)]
@@ -84,15 +104,19 @@ async def _verify(settings: Settings, runs: list[str]) -> list[tuple[str, api.Ve
 
 
 async def _verify_files(settings: Settings, runs: list[str]) -> list[tuple[str, api.VerifyRunResponse]]:
-    async with _files(settings) as database, open_journal(database, clock=SystemClock()) as journal:
+    async with (
+        _files(settings) as database,
+        open_blobs(settings.blobs_dir) as blobs,
+        open_journal(database, clock=SystemClock(), blobs=blobs) as journal,
+    ):
         heads = [await journal.head(run_id) for run_id in runs] or [head async for head in every_run(journal)]
         found = [(head, await journal.verify(head.run_id)) for head in heads]
     return [(head.run_id, _answer(verification, head.head_hash)) for head, verification in found]
 
 
 async def _rebuild(settings: Settings, *, as_json: bool) -> Report:
-    async with _files(settings) as database:
-        return await rebuild(database, _tell_program if as_json else _tell_person)
+    async with _files(settings) as database, open_blobs(settings.blobs_dir) as blobs:
+        return await rebuild(database, _tell_program if as_json else _tell_person, archives_in(blobs))
 
 
 @asynccontextmanager

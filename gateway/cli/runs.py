@@ -16,7 +16,17 @@ from gateway.cli.asking import somebody_is_there
 from gateway.cli.exits import Exit
 from gateway.cli.mission import named_values
 from gateway.cli.outcome import exit_of_run
-from gateway.cli.output import console, machine_readable, phase, plain, print_list, print_message, when
+from gateway.cli.output import console, machine_readable, phase, plain, print_json, print_list, print_message, when
+from gateway.cli.retention import (
+    ARCHIVED,
+    ERASE_SECONDS,
+    ERASURES,
+    archived,
+    ended_before,
+    erasure_row,
+    seconds_of,
+    seqs_of,
+)
 from gateway.cli.session import perform
 from gateway.cli.tree import run_view
 from gateway.cli.watch import Answers, Watch
@@ -222,6 +232,58 @@ def fork_run(
     ]
     asked = api.ForkRunRequest(seq=at, goal=goal, inputs=changed, repeat_effects=repeat_effects, request_id=request_id)
     perform(_fork(run_id, asked, json_lines=json_lines))
+
+
+@app.command("archive")
+def archive_runs(
+    run_ids: Annotated[list[str] | None, typer.Argument(help="Runs that have ended.")] = None,
+    older_than: Annotated[str, typer.Option(help="All that ended longer ago, as in 30d or 12h.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,  # noqa: FBT002
+    json_lines: Json = False,  # noqa: FBT002
+) -> None:
+    """Move journals of ended runs into compressed files; they stay listed, readable and verifiable."""
+    if bool(run_ids) == bool(older_than):
+        raise InvalidArgument(Violation("", "name runs, or say --older-than, and not both"))
+    perform(_archive(run_ids or [], older_than, dry_run=dry_run, json_lines=json_lines))
+
+
+@app.command("erase")
+def erase_run(
+    run_id: Annotated[str, typer.Argument(help="Id of the run; it must have ended.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept for good.")],
+    events: Annotated[str, typer.Option(help="Only what these events say, as in 3,7,10-12.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="What every event says.")] = False,  # noqa: FBT002
+    json_lines: Json = False,  # noqa: FBT002
+) -> None:
+    """Remove what a run's events say and all that was made from it, for good. Its chain still verifies.
+
+    `skyagent audit erasures` lists what was erased, by whom and why. Exit code 1 for a run that has not ended.
+    """
+    if everything == bool(events):
+        raise InvalidArgument(Violation("", "say --events or --all, and not both"))
+    perform(_erase(run_id, seqs_of(events), reason, json_lines=json_lines))
+
+
+async def _archive(run_ids: list[str], older_than: str, *, dry_run: bool, json_lines: bool) -> None:
+    as_json, rows = machine_readable(json_lines=json_lines), list[tuple[str, ...]]()
+    async with connected(load_settings()) as services:
+        if older_than:
+            before_ms = SystemClock().now_ms() - seconds_of(older_than) * 1000
+            run_ids = [run_id async for run_id in ended_before(services, before_ms)]
+        for run_id in run_ids:
+            moved = await archived(services, run_id, dry_run=dry_run)
+            rows.append(moved.row())
+            if as_json:
+                print_json(moved.json())
+    if not as_json:
+        print_list([], ARCHIVED, rows, json_lines=False)
+
+
+async def _erase(run_id: str, seqs: list[int], reason: str, *, json_lines: bool) -> None:
+    asked = api.EraseRunRequest(run_id=run_id, seqs=seqs, all=not seqs, reason=reason)
+    async with connected(load_settings()) as services:
+        erasure = (await services.runs.EraseRun(asked, timeout=ERASE_SECONDS)).erasure
+    print_list([erasure], ERASURES, [erasure_row(erasure)], json_lines=json_lines)
 
 
 async def _list(request: api.ListRunsRequest, *, json_lines: bool) -> None:

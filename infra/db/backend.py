@@ -41,6 +41,10 @@ class Backend(Protocol):
         """In the transaction: tell other processes, once it is committed, what has news."""
         ...
 
+    def scrub(self) -> bool:
+        """Outside of a transaction: overwrite what was deleted; whether all of it is gone from the files, too."""
+        ...
+
     def fate(self, error: BaseException) -> Fate: ...
 
     def explained(self, error: BaseException) -> SkyError:

@@ -84,6 +84,13 @@ class Database:
         """The hot path: hand `item` to `handler` together with all others of the batch; one item of a key a batch."""
         return await self._writer.item(handler, item, key=key)
 
+    async def scrub(self) -> bool:
+        """Overwrite what was deleted, in the database and its log; whether nothing is left of it.
+
+        Nobody writes meanwhile. It takes as long as writing the whole database, and as much room.
+        """
+        return await self._writer.scrub()
+
     async def read(self, run: Callable[[Connection], ResultT]) -> ResultT:
         """Run `run(connection)` on one consistent snapshot, in a reader thread, and return its result."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._snapshot, run)

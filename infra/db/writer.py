@@ -65,7 +65,14 @@ class _Item:
     key: str
 
 
-_Write = _Call | _Item
+@dataclass(slots=True, eq=False)
+class _Scrub:
+    """Between transactions, not in one."""
+
+    future: asyncio.Future[object]
+
+
+_Write = _Call | _Item | _Scrub
 _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 """Seconds before the same batch is written again, while the database cannot be reached: some nine in all."""
 _Answer = tuple[_Write, object]
@@ -125,6 +132,12 @@ class Writer:
         self._queue.put(_Item(future, cast("BatchHandler[object, object]", handler), item, key))
         return cast("ResultT", await future)
 
+    async def scrub(self) -> bool:
+        """Overwrite what was deleted, between two batches; whether all of it is gone."""
+        future = await self._new_future()
+        self._queue.put(_Scrub(future))
+        return cast("bool", await future)
+
     async def close(self) -> None:
         """Write what is queued, then end the thread. Nothing is accepted afterwards."""
         self._closed.set()
@@ -159,6 +172,12 @@ class Writer:
         while len(batch) < self._max_batch:
             write = pending.popleft() if pending else self._next(wait=not batch)
             if write is None:
+                break
+            if isinstance(write, _Scrub):
+                if batch:
+                    self._later.append(write)
+                else:
+                    batch.append(write)
                 break
             if isinstance(write, _Item):
                 if write.key in keys:
@@ -216,6 +235,8 @@ class Writer:
             self._write(batch[middle:])
 
     def _transaction(self, batch: Sequence[_Write]) -> list[_Answer]:
+        if isinstance(batch[0], _Scrub):
+            return [(batch[0], self._backend.scrub())]
         self._backend.begin()
         try:
             # Commands before appends: a pause that waits in the same batch is seen by the intents behind it.
@@ -295,12 +316,12 @@ def _topics(answers: Iterable[_Answer]) -> Iterator[str]:
             continue
         if isinstance(write, _Item):
             yield from write.handler.topics([write.item])
-        elif write.topics is not None:
+        elif isinstance(write, _Call) and write.topics is not None:
             yield from write.topics(answer)
 
 
 def _refused(write: _Write, error: Exception) -> Exception:
-    if isinstance(write, _Call) or isinstance(error, SkyError):
+    if isinstance(write, _Call | _Scrub) or isinstance(error, SkyError):
         return error
     refusal = Internal("WRITE_REFUSED", f"the database does not take this write: {error}")
     refusal.__cause__ = error

@@ -25,6 +25,8 @@ RUNS_OWNED = Gauge("skyagent_runs_owned", "Runs that this node drives.")
 RUNS = Gauge("skyagent_runs", "Runs that have not ended.", ("tenant", "phase"))
 RUNS_FINISHED = Counter("skyagent_runs_finished_total", "Runs that ended under this node.", ("phase",))
 RUNS_BROKEN = Counter("skyagent_runs_broken_total", "How often the driver of a run broke; it is tried again.")
+RUNS_ARCHIVED = Counter("skyagent_runs_archived_total", "Journals that were moved into a file.")
+RUNS_ERASED = Counter("skyagent_runs_erased_total", "Erasures, of a whole run or of some of its events.")
 TAKEOVERS = Counter("skyagent_run_takeovers_total", "Runs that had another owner before this node claimed them.")
 
 WORKERS = Gauge("skyagent_workers", "Workers whose stream ends here.", ("kind",))

@@ -9,13 +9,15 @@ from sqlalchemy import Connection, Executable, bindparam, select
 
 from control.journal import lineage
 from control.journal.appending import INSERT_EVENT, chained
+from control.journal.archive import NO_ARCHIVES, Archives
 from control.journal.chain import first_link, fork_link
 from control.journal.errors import IdReused
 from control.journal.queries import commands
+from control.journal.queries.events import hash_at
 from control.journal.queries.projections import put_projection
 from control.journal.queries.runs import HEAD, head, head_of
 from control.journal.run import ForkPoint, NewRun, RunHead
-from control.journal.schema import run_events, runs
+from control.journal.schema import runs
 from infra.db.driver import driver_of
 from infra.errors import Precondition
 
@@ -34,7 +36,9 @@ _SAME_REQUEST = select(*HEAD).where(
 )
 
 
-def create_run(connection: Connection, new: NewRun, also: Sequence[Executable], now_ms: int) -> tuple[RunHead, bool]:
+def create_run(
+    connection: Connection, new: NewRun, also: Sequence[Executable], now_ms: int, archives: Archives = NO_ARCHIVES
+) -> tuple[RunHead, bool]:
     """The head of the run, and whether it was created now."""
     driver = driver_of(connection)
     first_append, log_generation = driver.execute(_FIRST_APPEND, (new.run_id,)).fetchone() or (None, 0)
@@ -43,24 +47,24 @@ def create_run(connection: Connection, new: NewRun, also: Sequence[Executable], 
         return known, False
     for statement in also:
         connection.execute(statement)
-    events = chained(new.run_id, new.append_id, 0, 0, new.events, _first_link(connection, new), now_ms)
+    events = chained(new.run_id, new.append_id, 0, 0, new.events, _first_link(connection, new, archives), now_ms)
     created = _new_head(new, events[-1][9], log_generation, now_ms)
     driver.execute(_NEW_RUN, (*astuple(created), *_only_stored(new)))
     driver.executemany(INSERT_EVENT, events)
     if new.projection is not None:
         put_projection(connection, new.run_id, len(events), new.projection)
     if new.parent is not None:
-        _join_lineage(connection, new, new.parent, now_ms)
+        _join_lineage(connection, new, new.parent, now_ms, archives)
     return created, True
 
 
-def _join_lineage(connection: Connection, new: NewRun, parent: ForkPoint, now_ms: int) -> None:
+def _join_lineage(connection: Connection, new: NewRun, parent: ForkPoint, now_ms: int, archives: Archives) -> None:
     """Lets the parent know of its relative before it begins anything more, and the lineage of what it has begun."""
     before = head(connection, parent.run_id, new.tenant, locked=True)
     if new.tells_parent is not None and not before.terminal:
         commands.record(connection, new.tells_parent, now_ms)
     if new.lineage:
-        lineage.enter(connection, new.lineage, parent.run_id)
+        lineage.enter(connection, new.lineage, parent.run_id, archives)
 
 
 def requested(connection: Connection, tenant: str, request_id: str) -> RunHead | None:
@@ -79,16 +83,12 @@ def _known(connection: Connection, first_append: str | None, new: NewRun) -> Run
     return requested(connection, new.tenant, new.request_id)
 
 
-def _first_link(connection: Connection, new: NewRun) -> bytes:
+def _first_link(connection: Connection, new: NewRun, archives: Archives) -> bytes:
     parent = new.parent
     if parent is None:
         return first_link(new.run_id)
-    there = (
-        select(run_events.c.hash)
-        .join(runs, runs.c.run_id == run_events.c.run_id)
-        .where(run_events.c.run_id == parent.run_id, run_events.c.seq == parent.seq, runs.c.tenant == new.tenant)
-    )
-    if connection.execute(there).scalar_one_or_none() != parent.hash:
+    head(connection, parent.run_id, new.tenant)
+    if hash_at(connection, parent.run_id, parent.seq, archives) != parent.hash:
         raise Precondition(
             "FORK_POINT_UNKNOWN",
             f"run {parent.run_id} has no event {parent.seq} with that hash: read its events and fork from one of them",

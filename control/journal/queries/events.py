@@ -9,12 +9,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
+from control.journal.archive import NO_ARCHIVES, Archives
 from control.journal.chain import event_hash, first_link, fork_link, payload_digest
 from control.journal.errors import RunNotFound
 from control.journal.event import StoredEvent
 from control.journal.journal import Verification
+from control.journal.queries.archives import archive_of
 from control.journal.queries.projections import forget_derived
 from control.journal.schema import run_events, runs
+from infra.errors import DataLoss, NotFound
 
 _EVENT = (
     run_events.c.run_id,
@@ -30,7 +33,9 @@ _EVENT = (
 )
 
 
-def read(connection: Connection, run_id: str, after_seq: int, limit: int) -> tuple[StoredEvent, ...]:
+def read(
+    connection: Connection, run_id: str, after_seq: int, limit: int, archives: Archives = NO_ARCHIVES
+) -> tuple[StoredEvent, ...]:
     """Events after a cursor, in order."""
     chosen = (
         select(*_EVENT)
@@ -38,11 +43,22 @@ def read(connection: Connection, run_id: str, after_seq: int, limit: int) -> tup
         .order_by(run_events.c.seq)
         .limit(limit)
     )
-    return tuple(StoredEvent(*row) for row in connection.execute(chosen))
+    page = tuple(StoredEvent(*row) for row in connection.execute(chosen))
+    if page and page[0].seq == after_seq + 1:
+        return page
+    kept = archive_of(connection, run_id)
+    if kept is None or kept.last_seq <= after_seq:
+        return page
+    return (*archives.events(kept.digest)[after_seq : after_seq + limit], *page)[:limit]
 
 
-def of_kinds(connection: Connection, run_id: str, kinds: Sequence[int]) -> Iterator[bytes | None]:
+def of_kinds(
+    connection: Connection, run_id: str, kinds: Sequence[int], archives: Archives = NO_ARCHIVES
+) -> Iterator[bytes | None]:
     """The payloads of a run's events of these kinds, in order."""
+    kept = archive_of(connection, run_id)
+    if kept is not None:
+        yield from (event.payload for event in archives.events(kept.digest) if event.kind in kinds)
     chosen = (
         select(run_events.c.payload)
         .where(run_events.c.run_id == run_id, run_events.c.kind.in_(kinds))
@@ -52,6 +68,12 @@ def of_kinds(connection: Connection, run_id: str, kinds: Sequence[int]) -> Itera
         yield from rows.scalars()
 
 
+def hash_at(connection: Connection, run_id: str, seq: int, archives: Archives = NO_ARCHIVES) -> bytes | None:
+    """The hash of one event; nothing when there is none."""
+    found = read(connection, run_id, seq - 1, 1, archives) if seq > 0 else ()
+    return found[0].hash if found and found[0].seq == seq else None
+
+
 def erase(connection: Connection, run_id: str, seqs: tuple[int, ...]) -> None:
     """Remove payloads and what was derived from them."""
     gone = update(run_events).where(run_events.c.run_id == run_id, run_events.c.seq.in_(seqs)).values(payload=None)
@@ -59,13 +81,22 @@ def erase(connection: Connection, run_id: str, seqs: tuple[int, ...]) -> None:
     forget_derived(connection, run_id)
 
 
-def verify(connection: Connection, run_id: str) -> Verification:
+def verify(connection: Connection, run_id: str, archives: Archives = NO_ARCHIVES) -> Verification:
     """Find the first event that is not as it was written, also when it is missing, moved or one too many."""
+    try:
+        return _verified(connection, run_id, archives)
+    except (DataLoss, NotFound) as unreadable:
+        if isinstance(unreadable, RunNotFound):
+            raise
+        return Verification(run_id, 0, 1, f"the archive of events 1 and on cannot be read: {unreadable.message}")
+
+
+def _verified(connection: Connection, run_id: str, archives: Archives) -> Verification:
     run = connection.execute(select(runs).where(runs.c.run_id == run_id)).one_or_none()
     if run is None:
         raise RunNotFound(run_id)
     prev_hash, seq = _first_link(run), 0
-    with closing(all_of(connection, run_id)) as events:
+    with closing(all_of(connection, run_id, archives)) as events:
         for event in events:
             seq += 1
             past = "is past the head of its run" if seq > run.head_seq else ""
@@ -79,8 +110,11 @@ def verify(connection: Connection, run_id: str) -> Verification:
     return Verification(run_id, seq)
 
 
-def all_of(connection: Connection, run_id: str) -> Generator[StoredEvent]:
-    """Every event of a run, in order, a page at a time."""
+def all_of(connection: Connection, run_id: str, archives: Archives = NO_ARCHIVES) -> Generator[StoredEvent]:
+    """Every event of a run, in order: those that are archived, then the others, a page at a time."""
+    kept = archive_of(connection, run_id)
+    if kept is not None:
+        yield from archives.events(kept.digest)
     chosen = select(*_EVENT).where(run_events.c.run_id == run_id).order_by(run_events.c.seq)
     with connection.execute(chosen.execution_options(yield_per=1000)) as rows:
         for row in rows:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sqlalchemy import Connection
 
@@ -13,14 +14,17 @@ from control.journal import (
     Append,
     Command,
     CommandReceipt,
+    Erase,
     EventDraft,
     Journal,
     NewApproval,
     NewRun,
     Node,
+    Projection,
     RunHead,
     SqlJournal,
 )
+from infra.blobs import BlobStore, open_blobs
 from infra.clock import ManualClock
 from infra.db import Database, DatabaseSettings, open_database, open_postgres
 from infra.ids import Ids, seeded_ids
@@ -39,6 +43,7 @@ class World:
     clock: ManualClock
     ids: Ids
     node: Node
+    blobs: BlobStore
 
     def new_run(self, tenant: str = TENANT) -> NewRun:
         return NewRun(self.ids.ulid(), self.ids.ulid(), tenant, 1, (EventDraft(1, b"created"),), self.ids.ulid())
@@ -58,6 +63,17 @@ class World:
     def intent(self, run: RunHead) -> Append:
         """An append that must know every command."""
         return replace(self.result(run, INTENT), control_gen=run.control_gen)
+
+    async def ended(self, *events: EventDraft) -> RunHead:
+        """A run that has ended with these events."""
+        run = await self.owned()
+        over = Projection("RUN_PHASE_SUCCEEDED", b"summary", terminal=True)
+        await self.journal.append(replace(self.result(run, *events), projection=over))
+        return await self.journal.head(run.run_id)
+
+    def erase(self, run: RunHead, *seqs: int) -> Erase:
+        """What somebody asks who wants these events erased, or all of them."""
+        return Erase(self.ids.ulid(), run.run_id, run.tenant, seqs, "ann", "she asked for it")
 
     async def taken_over(self) -> tuple[RunHead, ...]:
         """Another node claims everything, as if this one were dead."""
@@ -93,9 +109,11 @@ async def opened(place: Path | str, seed: int = 7, synchronous: str = "FULL") ->
     """A journal on SQLite, or on PostgreSQL when the place is an address; its time is the test's own."""
     clock = ManualClock()
     ids = seeded_ids(seed, clock)
-    async with database(place, synchronous) as db:
-        journal = SqlJournal(db, clock, time=lambda _: clock.now_ms())
-        yield World(db, journal, clock, ids, Node("node-1", ids.uuid()))
+    with TemporaryDirectory() as folder:
+        files = place.parent if isinstance(place, Path) else Path(folder)
+        async with database(place, synchronous) as db, open_blobs(files / "blobs") as blobs:
+            journal = SqlJournal(db, clock, time=lambda _: clock.now_ms(), blobs=blobs)
+            yield World(db, journal, clock, ids, Node("node-1", ids.uuid()), blobs)
 
 
 def database(place: Path | str, synchronous: str) -> AbstractAsyncContextManager[Database]:

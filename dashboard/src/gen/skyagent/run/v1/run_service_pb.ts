@@ -27,7 +27,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/run/v1/run_service.proto.
  */
 export const file_skyagent_run_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFza3lhZ2VudC9ydW4vdjEvcnVuX3NlcnZpY2UucHJvdG8SD3NreWFnZW50LnJ1bi52MSKAAQoPU3RhcnRSdW5SZXF1ZXN0EjMKCm1pc3Npb25faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQESFwoFYWN0b3IYAyABKAlCCLpIBXIDGP8BIjwKEFN0YXJ0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki/AMKClJ1blN1bW1hcnkSDgoGcnVuX2lkGAEgASgJEhIKCm1pc3Npb25faWQYAiABKAkSDAoEZ29hbBgDIAEoCRIQCgh0ZW1wbGF0ZRgEIAEoCRIoCgVwaGFzZRgFIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIUCgxjdXJyZW50X3N0ZXAYBiABKAkSLwoLY3JlYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoSd2FpdGluZ19mb3JfcGVyc29uGAogASgNEioKBmNvdW50cxgLIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SdW5Db3VudHMSFgoOYmxvY2tlZF9yZWFzb24YDCABKAkSDwoHZHJ5X3J1bhgNIAEoCBIPCgdzdW1tYXJ5GA4gASgJEiYKBm1ldGVycxgUIAMoCzIWLnNreWFnZW50LnJ1bi52MS5NZXRlchIWCg5ibG9ja2VkX2RldGFpbBgVIAEoCRIVCg1wYXJlbnRfcnVuX2lkGCggASgJIkAKDUdldFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kImEKDkdldFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnNreWFnZW50LnJ1bi52MS5SdW5TdGF0ZRIUCgxzdGF0ZV9kaWdlc3QYAiABKAkSEQoJaGVhZF9oYXNoGAMgASgJIqcBCg9MaXN0UnVuc1JlcXVlc3QSGwoKbWlzc2lvbl9pZBgBIAEoCUIHukgEcgIYGhI6CgZwaGFzZXMYAiADKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2VCD7pIDJIBCRAQIgWCAQIQARIdCglwYWdlX3NpemUYAyABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgEIAEoCUIIukgFcgMYgAQiVgoQTGlzdFJ1bnNSZXNwb25zZRIpCgRydW5zGAEgAygLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlUKD1dhdGNoUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSEQoJYWZ0ZXJfc2VxGAIgASgEItIBChBXYXRjaFJ1blJlc3BvbnNlEioKBWV2ZW50GAEgASgLMhkuc2t5YWdlbnQucnVuLnYxLlJ1bkV2ZW50SAASLwoJaGVhcnRiZWF0GAIgASgLMhouc2t5YWdlbnQucnVuLnYxLkhlYXJ0YmVhdEgAEigKA2VuZBgDIAEoCzIZLnNreWFnZW50LnJ1bi52MS5FbmRPZlJ1bkgAEi8KCXJlY29ubmVjdBgEIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SZWNvbm5lY3RIAEIGCgRpdGVtIh0KCUhlYXJ0YmVhdBIQCghoZWFkX3NlcRgBIAEoBCJGCghFbmRPZlJ1bhIoCgVwaGFzZRgBIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIQCghoZWFkX3NlcRgCIAEoBCIbCglSZWNvbm5lY3QSDgoGcmVhc29uGAEgASgJInYKEUxpc3RFdmVudHNSZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIRCglhZnRlcl9zZXEYAiABKAQSHQoJcGFnZV9zaXplGAMgASgFQgq6SAcaBRjoBygAIlEKEkxpc3RFdmVudHNSZXNwb25zZRIpCgZldmVudHMYASADKAsyGS5za3lhZ2VudC5ydW4udjEuUnVuRXZlbnQSEAoIaGVhZF9zZXEYAiABKAQifQoPUGF1c2VSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGIAIIjwKEFBhdXNlUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkiZAoQUmVzdW1lUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQEiPQoRUmVzdW1lUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkisgEKEENhbmNlbFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhgKBnJlYXNvbhgDIAEoCUIIukgFcgMYgAgSMgoFZ3JhY2UYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCLpIBaoBAjIAIj0KEUNhbmNlbFJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IpgBCg9TdGVlclJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhoKB21lc3NhZ2UYAyABKAlCCbpIBnIEGICAARIXCgRnb2FsGAQgASgJQgm6SAZyBBiAgAEiSgoQU3RlZXJSdW5SZXNwb25zZRIoCgNydW4YASABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeRIMCgRub3RlGAIgASgJIocCChBBZGp1c3RSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARInCghwcmlvcml0eRgDIAEoBUITukgQGg4Y6AcomPj/////////AUgAEjgKCGRlYWRsaW5lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIIukgFsgECQAFIABItCgVyZXRyeRgFIAEoCzIcLnNreWFnZW50LnJ1bi52MS5SZXRyeVBvbGljeUgAQg8KBmNoYW5nZRIFukgCCAEiPQoRQWRqdXN0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki6wEKElJlc29sdmVTdGVwUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBI5CgZlZmZlY3QYAyABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Qgq6SAeCAQQYARgCEhYKBG5vdGUYBCABKAlCCLpIBXIDGIAgEh8KCnJlcXVlc3RfaWQYBSABKAlCC7pICHIDsAEB2AEBIj8KE1Jlc29sdmVTdGVwUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki4AEKDkZvcmtSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIUCgNzZXEYAiABKARCB7pIBDICIAASHwoKcmVxdWVzdF9pZBgDIAEoCUILukgIcgOwAQHYAQESFwoEZ29hbBgEIAEoCUIJukgGcgQYgIABEjUKBmlucHV0cxgFIAMoCzIaLnNreWFnZW50Lm1pc3Npb24udjEuSW5wdXRCCbpIBpIBAxCAARIWCg5yZXBlYXRfZWZmZWN0cxgGIAEoCCJ2Cg9Gb3JrUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkSKgoGcGFyZW50GAIgASgLMhouc2t5YWdlbnQucnVuLnYxLkZvcmtQb2ludBINCgVub3RlcxgDIAMoCSJDChBSZXBsYXlSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJDChFSZXBsYXlSdW5SZXNwb25zZRIUCgxzdGF0ZV9kaWdlc3QYASABKAkSGAoQZmlyc3RfZGlmZmVyZW5jZRgCIAEoBCJDChBWZXJpZnlSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJtChFWZXJpZnlSdW5SZXNwb25zZRIOCgZpbnRhY3QYASABKAgSFQoNZmlyc3RfYmFkX3NlcRgCIAEoBBIOCgZkZXRhaWwYAyABKAkSDgoGZXZlbnRzGAQgASgEEhEKCWhlYWRfaGFzaBgFIAEoCSJPChBMaXN0SW5ib3hSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiABCKvAgoJSW5ib3hJdGVtEigKBGtpbmQYASABKA4yGi5za3lhZ2VudC5ydW4udjEuSW5ib3hLaW5kEg4KBnJ1bl9pZBgCIAEoCRISCgptaXNzaW9uX2lkGAMgASgJEgwKBGdvYWwYBCABKAkSDwoHc3RlcF9pZBgFIAEoCRITCgthcHByb3ZhbF9pZBgGIAEoCRINCgV0aXRsZRgHIAEoCRINCgVrbm93bhgIIAEoCRIPCgdhbnN3ZXJzGAkgAygJEikKBXNpbmNlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNYWN0aW9uX2RpZ2VzdBgMIAEoCSJXChFMaXN0SW5ib3hSZXNwb25zZRIpCgVpdGVtcxgBIAMoCzIaLnNreWFnZW50LnJ1bi52MS5JbmJveEl0ZW0SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJKrcBCglJbmJveEtpbmQSGgoWSU5CT1hfS0lORF9VTlNQRUNJRklFRBAAEhcKE0lOQk9YX0tJTkRfQVBQUk9WQUwQARIdChlJTkJPWF9LSU5EX1VOQ0VSVEFJTl9TVEVQEAISGgoWSU5CT1hfS0lORF9XT1JLRVJfQVdBWRADEhkKFUlOQk9YX0tJTkRfTE9HX0JFSElORBAEEh8KG0lOQk9YX0tJTkRfQlVER0VUX0VYSEFVU1RFRBAFMvIOCgpSdW5TZXJ2aWNlEn4KCFN0YXJ0UnVuEiAuc2t5YWdlbnQucnVuLnYxLlN0YXJ0UnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5TdGFydFJ1blJlc3BvbnNlIi2ItRgCgtPkkwIjIh4vdjEvbWlzc2lvbnMve21pc3Npb25faWR9L3J1bnM6ASoSegoGR2V0UnVuEh4uc2t5YWdlbnQucnVuLnYxLkdldFJ1blJlcXVlc3QaHy5za3lhZ2VudC5ydW4udjEuR2V0UnVuUmVzcG9uc2UiL4i1GAGC0+STAiUSES92MS9ydW5zL3tydW5faWR9WhASDi9ydW5zL3tydW5faWR9EmUKCExpc3RSdW5zEiAuc2t5YWdlbnQucnVuLnYxLkxpc3RSdW5zUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5MaXN0UnVuc1Jlc3BvbnNlIhSItRgBgtPkkwIKEggvdjEvcnVucxJ2CghXYXRjaFJ1bhIgLnNreWFnZW50LnJ1bi52MS5XYXRjaFJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuV2F0Y2hSdW5SZXNwb25zZSIjiLUYAYLT5JMCGRIXL3YxL3J1bnMve3J1bl9pZH06d2F0Y2gwARJ7CgpMaXN0RXZlbnRzEiIuc2t5YWdlbnQucnVuLnYxLkxpc3RFdmVudHNSZXF1ZXN0GiMuc2t5YWdlbnQucnVuLnYxLkxpc3RFdmVudHNSZXNwb25zZSIkiLUYAYLT5JMCGhIYL3YxL3J1bnMve3J1bl9pZH0vZXZlbnRzEpIBCghQYXVzZVJ1bhIgLnNreWFnZW50LnJ1bi52MS5QYXVzZVJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuUGF1c2VSdW5SZXNwb25zZSJBiLUYAoLT5JMCNyIXL3YxL3J1bnMve3J1bl9pZH06cGF1c2U6ASpaGSIUL3J1bnMve3J1bl9pZH0vcGF1c2U6ASoSlwEKCVJlc3VtZVJ1bhIhLnNreWFnZW50LnJ1bi52MS5SZXN1bWVSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLlJlc3VtZVJ1blJlc3BvbnNlIkOItRgCgtPkkwI5IhgvdjEvcnVucy97cnVuX2lkfTpyZXN1bWU6ASpaGiIVL3J1bnMve3J1bl9pZH0vcmVzdW1lOgEqEnsKCUNhbmNlbFJ1bhIhLnNreWFnZW50LnJ1bi52MS5DYW5jZWxSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLkNhbmNlbFJ1blJlc3BvbnNlIieItRgCgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTpjYW5jZWw6ASoSdwoIU3RlZXJSdW4SIC5za3lhZ2VudC5ydW4udjEuU3RlZXJSdW5SZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLlN0ZWVyUnVuUmVzcG9uc2UiJoi1GAKC0+STAhwiFy92MS9ydW5zL3tydW5faWR9OnN0ZWVyOgEqEnsKCUFkanVzdFJ1bhIhLnNreWFnZW50LnJ1bi52MS5BZGp1c3RSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLkFkanVzdFJ1blJlc3BvbnNlIieItRgCgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTphZGp1c3Q6ASoSkgEKC1Jlc29sdmVTdGVwEiMuc2t5YWdlbnQucnVuLnYxLlJlc29sdmVTdGVwUmVxdWVzdBokLnNreWFnZW50LnJ1bi52MS5SZXNvbHZlU3RlcFJlc3BvbnNlIjiItRgDgtPkkwIuIikvdjEvcnVucy97cnVuX2lkfS9zdGVwcy97c3RlcF9pZH06cmVzb2x2ZToBKhJpCglMaXN0SW5ib3gSIS5za3lhZ2VudC5ydW4udjEuTGlzdEluYm94UmVxdWVzdBoiLnNreWFnZW50LnJ1bi52MS5MaXN0SW5ib3hSZXNwb25zZSIViLUYAYLT5JMCCxIJL3YxL2luYm94EnMKB0ZvcmtSdW4SHy5za3lhZ2VudC5ydW4udjEuRm9ya1J1blJlcXVlc3QaIC5za3lhZ2VudC5ydW4udjEuRm9ya1J1blJlc3BvbnNlIiWItRgCgtPkkwIbIhYvdjEvcnVucy97cnVuX2lkfTpmb3JrOgEqEnsKCVJlcGxheVJ1bhIhLnNreWFnZW50LnJ1bi52MS5SZXBsYXlSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLlJlcGxheVJ1blJlc3BvbnNlIieItRgBgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTpyZXBsYXk6ASoSeAoJVmVyaWZ5UnVuEiEuc2t5YWdlbnQucnVuLnYxLlZlcmlmeVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuVmVyaWZ5UnVuUmVzcG9uc2UiJIi1GAGC0+STAhoSGC92MS9ydW5zL3tydW5faWR9OnZlcmlmeWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_options, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_run_v1_command, file_skyagent_run_v1_event, file_skyagent_run_v1_state]);
+  fileDesc("CiFza3lhZ2VudC9ydW4vdjEvcnVuX3NlcnZpY2UucHJvdG8SD3NreWFnZW50LnJ1bi52MSKAAQoPU3RhcnRSdW5SZXF1ZXN0EjMKCm1pc3Npb25faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQESFwoFYWN0b3IYAyABKAlCCLpIBXIDGP8BIjwKEFN0YXJ0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki/AMKClJ1blN1bW1hcnkSDgoGcnVuX2lkGAEgASgJEhIKCm1pc3Npb25faWQYAiABKAkSDAoEZ29hbBgDIAEoCRIQCgh0ZW1wbGF0ZRgEIAEoCRIoCgVwaGFzZRgFIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIUCgxjdXJyZW50X3N0ZXAYBiABKAkSLwoLY3JlYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoSd2FpdGluZ19mb3JfcGVyc29uGAogASgNEioKBmNvdW50cxgLIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SdW5Db3VudHMSFgoOYmxvY2tlZF9yZWFzb24YDCABKAkSDwoHZHJ5X3J1bhgNIAEoCBIPCgdzdW1tYXJ5GA4gASgJEiYKBm1ldGVycxgUIAMoCzIWLnNreWFnZW50LnJ1bi52MS5NZXRlchIWCg5ibG9ja2VkX2RldGFpbBgVIAEoCRIVCg1wYXJlbnRfcnVuX2lkGCggASgJIkAKDUdldFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kImEKDkdldFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnNreWFnZW50LnJ1bi52MS5SdW5TdGF0ZRIUCgxzdGF0ZV9kaWdlc3QYAiABKAkSEQoJaGVhZF9oYXNoGAMgASgJIqcBCg9MaXN0UnVuc1JlcXVlc3QSGwoKbWlzc2lvbl9pZBgBIAEoCUIHukgEcgIYGhI6CgZwaGFzZXMYAiADKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2VCD7pIDJIBCRAQIgWCAQIQARIdCglwYWdlX3NpemUYAyABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgEIAEoCUIIukgFcgMYgAQiVgoQTGlzdFJ1bnNSZXNwb25zZRIpCgRydW5zGAEgAygLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlUKD1dhdGNoUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSEQoJYWZ0ZXJfc2VxGAIgASgEItIBChBXYXRjaFJ1blJlc3BvbnNlEioKBWV2ZW50GAEgASgLMhkuc2t5YWdlbnQucnVuLnYxLlJ1bkV2ZW50SAASLwoJaGVhcnRiZWF0GAIgASgLMhouc2t5YWdlbnQucnVuLnYxLkhlYXJ0YmVhdEgAEigKA2VuZBgDIAEoCzIZLnNreWFnZW50LnJ1bi52MS5FbmRPZlJ1bkgAEi8KCXJlY29ubmVjdBgEIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SZWNvbm5lY3RIAEIGCgRpdGVtIh0KCUhlYXJ0YmVhdBIQCghoZWFkX3NlcRgBIAEoBCJGCghFbmRPZlJ1bhIoCgVwaGFzZRgBIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIQCghoZWFkX3NlcRgCIAEoBCIbCglSZWNvbm5lY3QSDgoGcmVhc29uGAEgASgJInYKEUxpc3RFdmVudHNSZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIRCglhZnRlcl9zZXEYAiABKAQSHQoJcGFnZV9zaXplGAMgASgFQgq6SAcaBRjoBygAIlEKEkxpc3RFdmVudHNSZXNwb25zZRIpCgZldmVudHMYASADKAsyGS5za3lhZ2VudC5ydW4udjEuUnVuRXZlbnQSEAoIaGVhZF9zZXEYAiABKAQifQoPUGF1c2VSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGIAIIjwKEFBhdXNlUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkiZAoQUmVzdW1lUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQEiPQoRUmVzdW1lUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkisgEKEENhbmNlbFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhgKBnJlYXNvbhgDIAEoCUIIukgFcgMYgAgSMgoFZ3JhY2UYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCLpIBaoBAjIAIj0KEUNhbmNlbFJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IpgBCg9TdGVlclJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhoKB21lc3NhZ2UYAyABKAlCCbpIBnIEGICAARIXCgRnb2FsGAQgASgJQgm6SAZyBBiAgAEiSgoQU3RlZXJSdW5SZXNwb25zZRIoCgNydW4YASABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeRIMCgRub3RlGAIgASgJIocCChBBZGp1c3RSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARInCghwcmlvcml0eRgDIAEoBUITukgQGg4Y6AcomPj/////////AUgAEjgKCGRlYWRsaW5lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIIukgFsgECQAFIABItCgVyZXRyeRgFIAEoCzIcLnNreWFnZW50LnJ1bi52MS5SZXRyeVBvbGljeUgAQg8KBmNoYW5nZRIFukgCCAEiPQoRQWRqdXN0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki6wEKElJlc29sdmVTdGVwUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBI5CgZlZmZlY3QYAyABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Qgq6SAeCAQQYARgCEhYKBG5vdGUYBCABKAlCCLpIBXIDGIAgEh8KCnJlcXVlc3RfaWQYBSABKAlCC7pICHIDsAEB2AEBIj8KE1Jlc29sdmVTdGVwUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki4AEKDkZvcmtSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIUCgNzZXEYAiABKARCB7pIBDICIAASHwoKcmVxdWVzdF9pZBgDIAEoCUILukgIcgOwAQHYAQESFwoEZ29hbBgEIAEoCUIJukgGcgQYgIABEjUKBmlucHV0cxgFIAMoCzIaLnNreWFnZW50Lm1pc3Npb24udjEuSW5wdXRCCbpIBpIBAxCAARIWCg5yZXBlYXRfZWZmZWN0cxgGIAEoCCJ2Cg9Gb3JrUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkSKgoGcGFyZW50GAIgASgLMhouc2t5YWdlbnQucnVuLnYxLkZvcmtQb2ludBINCgVub3RlcxgDIAMoCSJDChBSZXBsYXlSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJDChFSZXBsYXlSdW5SZXNwb25zZRIUCgxzdGF0ZV9kaWdlc3QYASABKAkSGAoQZmlyc3RfZGlmZmVyZW5jZRgCIAEoBCJDChBWZXJpZnlSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJtChFWZXJpZnlSdW5SZXNwb25zZRIOCgZpbnRhY3QYASABKAgSFQoNZmlyc3RfYmFkX3NlcRgCIAEoBBIOCgZkZXRhaWwYAyABKAkSDgoGZXZlbnRzGAQgASgEEhEKCWhlYWRfaGFzaBgFIAEoCSJPChBMaXN0SW5ib3hSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiABCKvAgoJSW5ib3hJdGVtEigKBGtpbmQYASABKA4yGi5za3lhZ2VudC5ydW4udjEuSW5ib3hLaW5kEg4KBnJ1bl9pZBgCIAEoCRISCgptaXNzaW9uX2lkGAMgASgJEgwKBGdvYWwYBCABKAkSDwoHc3RlcF9pZBgFIAEoCRITCgthcHByb3ZhbF9pZBgGIAEoCRINCgV0aXRsZRgHIAEoCRINCgVrbm93bhgIIAEoCRIPCgdhbnN3ZXJzGAkgAygJEikKBXNpbmNlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNYWN0aW9uX2RpZ2VzdBgMIAEoCSJXChFMaXN0SW5ib3hSZXNwb25zZRIpCgVpdGVtcxgBIAMoCzIaLnNreWFnZW50LnJ1bi52MS5JbmJveEl0ZW0SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkQKEUFyY2hpdmVSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJSChJBcmNoaXZlUnVuUmVzcG9uc2USDgoGZXZlbnRzGAEgASgEEhUKDWpvdXJuYWxfYnl0ZXMYAiABKAQSFQoNYXJjaGl2ZV9ieXRlcxgDIAEoBCKKAQoPRXJhc2VSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIdCgRzZXFzGAIgAygEQg+6SAySAQkQkE4iBDICKAESCwoDYWxsGAMgASgIEhoKBnJlYXNvbhgEIAEoCUIKukgHcgUQARiACCI9ChBFcmFzZVJ1blJlc3BvbnNlEikKB2VyYXN1cmUYASABKAsyGC5za3lhZ2VudC5ydW4udjEuRXJhc3VyZSK3AQoHRXJhc3VyZRISCgplcmFzdXJlX2lkGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRISCgptaXNzaW9uX2lkGAMgASgJEgwKBHNlcXMYBCADKAQSCwoDYWxsGAUgASgIEg0KBWFjdG9yGAYgASgJEg4KBnJlYXNvbhgHIAEoCRIoCgR0aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghzY3J1YmJlZBgJIAEoCCJrChNMaXN0RXJhc3VyZXNSZXF1ZXN0EhcKBnJ1bl9pZBgBIAEoCUIHukgEcgIYGhIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAQiWwoUTGlzdEVyYXN1cmVzUmVzcG9uc2USKgoIZXJhc3VyZXMYASADKAsyGC5za3lhZ2VudC5ydW4udjEuRXJhc3VyZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqtwEKCUluYm94S2luZBIaChZJTkJPWF9LSU5EX1VOU1BFQ0lGSUVEEAASFwoTSU5CT1hfS0lORF9BUFBST1ZBTBABEh0KGUlOQk9YX0tJTkRfVU5DRVJUQUlOX1NURVAQAhIaChZJTkJPWF9LSU5EX1dPUktFUl9BV0FZEAMSGQoVSU5CT1hfS0lORF9MT0dfQkVISU5EEAQSHwobSU5CT1hfS0lORF9CVURHRVRfRVhIQVVTVEVEEAUy4xEKClJ1blNlcnZpY2USfgoIU3RhcnRSdW4SIC5za3lhZ2VudC5ydW4udjEuU3RhcnRSdW5SZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLlN0YXJ0UnVuUmVzcG9uc2UiLYi1GAKC0+STAiMiHi92MS9taXNzaW9ucy97bWlzc2lvbl9pZH0vcnVuczoBKhJ6CgZHZXRSdW4SHi5za3lhZ2VudC5ydW4udjEuR2V0UnVuUmVxdWVzdBofLnNreWFnZW50LnJ1bi52MS5HZXRSdW5SZXNwb25zZSIviLUYAYLT5JMCJRIRL3YxL3J1bnMve3J1bl9pZH1aEBIOL3J1bnMve3J1bl9pZH0SZQoITGlzdFJ1bnMSIC5za3lhZ2VudC5ydW4udjEuTGlzdFJ1bnNSZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLkxpc3RSdW5zUmVzcG9uc2UiFIi1GAGC0+STAgoSCC92MS9ydW5zEnYKCFdhdGNoUnVuEiAuc2t5YWdlbnQucnVuLnYxLldhdGNoUnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5XYXRjaFJ1blJlc3BvbnNlIiOItRgBgtPkkwIZEhcvdjEvcnVucy97cnVuX2lkfTp3YXRjaDABEnsKCkxpc3RFdmVudHMSIi5za3lhZ2VudC5ydW4udjEuTGlzdEV2ZW50c1JlcXVlc3QaIy5za3lhZ2VudC5ydW4udjEuTGlzdEV2ZW50c1Jlc3BvbnNlIiSItRgBgtPkkwIaEhgvdjEvcnVucy97cnVuX2lkfS9ldmVudHMSkgEKCFBhdXNlUnVuEiAuc2t5YWdlbnQucnVuLnYxLlBhdXNlUnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5QYXVzZVJ1blJlc3BvbnNlIkGItRgCgtPkkwI3IhcvdjEvcnVucy97cnVuX2lkfTpwYXVzZToBKloZIhQvcnVucy97cnVuX2lkfS9wYXVzZToBKhKXAQoJUmVzdW1lUnVuEiEuc2t5YWdlbnQucnVuLnYxLlJlc3VtZVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuUmVzdW1lUnVuUmVzcG9uc2UiQ4i1GAKC0+STAjkiGC92MS9ydW5zL3tydW5faWR9OnJlc3VtZToBKloaIhUvcnVucy97cnVuX2lkfS9yZXN1bWU6ASoSewoJQ2FuY2VsUnVuEiEuc2t5YWdlbnQucnVuLnYxLkNhbmNlbFJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuQ2FuY2VsUnVuUmVzcG9uc2UiJ4i1GAKC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OmNhbmNlbDoBKhJ3CghTdGVlclJ1bhIgLnNreWFnZW50LnJ1bi52MS5TdGVlclJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuU3RlZXJSdW5SZXNwb25zZSImiLUYAoLT5JMCHCIXL3YxL3J1bnMve3J1bl9pZH06c3RlZXI6ASoSewoJQWRqdXN0UnVuEiEuc2t5YWdlbnQucnVuLnYxLkFkanVzdFJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuQWRqdXN0UnVuUmVzcG9uc2UiJ4i1GAKC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OmFkanVzdDoBKhKSAQoLUmVzb2x2ZVN0ZXASIy5za3lhZ2VudC5ydW4udjEuUmVzb2x2ZVN0ZXBSZXF1ZXN0GiQuc2t5YWdlbnQucnVuLnYxLlJlc29sdmVTdGVwUmVzcG9uc2UiOIi1GAOC0+STAi4iKS92MS9ydW5zL3tydW5faWR9L3N0ZXBzL3tzdGVwX2lkfTpyZXNvbHZlOgEqEmkKCUxpc3RJbmJveBIhLnNreWFnZW50LnJ1bi52MS5MaXN0SW5ib3hSZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLkxpc3RJbmJveFJlc3BvbnNlIhWItRgBgtPkkwILEgkvdjEvaW5ib3gScwoHRm9ya1J1bhIfLnNreWFnZW50LnJ1bi52MS5Gb3JrUnVuUmVxdWVzdBogLnNreWFnZW50LnJ1bi52MS5Gb3JrUnVuUmVzcG9uc2UiJYi1GAKC0+STAhsiFi92MS9ydW5zL3tydW5faWR9OmZvcms6ASoSewoJUmVwbGF5UnVuEiEuc2t5YWdlbnQucnVuLnYxLlJlcGxheVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuUmVwbGF5UnVuUmVzcG9uc2UiJ4i1GAGC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OnJlcGxheToBKhJ/CgpBcmNoaXZlUnVuEiIuc2t5YWdlbnQucnVuLnYxLkFyY2hpdmVSdW5SZXF1ZXN0GiMuc2t5YWdlbnQucnVuLnYxLkFyY2hpdmVSdW5SZXNwb25zZSIoiLUYAoLT5JMCHiIZL3YxL3J1bnMve3J1bl9pZH06YXJjaGl2ZToBKhJ3CghFcmFzZVJ1bhIgLnNreWFnZW50LnJ1bi52MS5FcmFzZVJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuRXJhc2VSdW5SZXNwb25zZSImiLUYBILT5JMCHCIXL3YxL3J1bnMve3J1bl9pZH06ZXJhc2U6ASoSdQoMTGlzdEVyYXN1cmVzEiQuc2t5YWdlbnQucnVuLnYxLkxpc3RFcmFzdXJlc1JlcXVlc3QaJS5za3lhZ2VudC5ydW4udjEuTGlzdEVyYXN1cmVzUmVzcG9uc2UiGIi1GAGC0+STAg4SDC92MS9lcmFzdXJlcxJ4CglWZXJpZnlSdW4SIS5za3lhZ2VudC5ydW4udjEuVmVyaWZ5UnVuUmVxdWVzdBoiLnNreWFnZW50LnJ1bi52MS5WZXJpZnlSdW5SZXNwb25zZSIkiLUYAYLT5JMCGhIYL3YxL3J1bnMve3J1bl9pZH06dmVyaWZ5YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_options, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_run_v1_command, file_skyagent_run_v1_event, file_skyagent_run_v1_state]);
 
 /**
  * What to start.
@@ -2326,6 +2326,475 @@ export const ListInboxResponseSchema: GenMessage<ListInboxResponse, {jsonType: L
   messageDesc(file_skyagent_run_v1_run_service, 34);
 
 /**
+ * Which run to archive.
+ *
+ * @generated from message skyagent.run.v1.ArchiveRunRequest
+ */
+export type ArchiveRunRequest = Message<"skyagent.run.v1.ArchiveRunRequest"> & {
+  /**
+   * The run; it must have ended.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+};
+
+/**
+ * Which run to archive.
+ *
+ * @generated from message skyagent.run.v1.ArchiveRunRequest
+ */
+export type ArchiveRunRequestJson = {
+  /**
+   * The run; it must have ended.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.ArchiveRunRequest.
+ * Use `create(ArchiveRunRequestSchema)` to create a new message.
+ */
+export const ArchiveRunRequestSchema: GenMessage<ArchiveRunRequest, {jsonType: ArchiveRunRequestJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 35);
+
+/**
+ * Where its events are now.
+ *
+ * @generated from message skyagent.run.v1.ArchiveRunResponse
+ */
+export type ArchiveRunResponse = Message<"skyagent.run.v1.ArchiveRunResponse"> & {
+  /**
+   * How many events the archive holds.
+   *
+   * @generated from field: uint64 events = 1;
+   */
+  events: bigint;
+
+  /**
+   * Their bytes in the journal.
+   *
+   * @generated from field: uint64 journal_bytes = 2;
+   */
+  journalBytes: bigint;
+
+  /**
+   * The bytes of the archive.
+   *
+   * @generated from field: uint64 archive_bytes = 3;
+   */
+  archiveBytes: bigint;
+};
+
+/**
+ * Where its events are now.
+ *
+ * @generated from message skyagent.run.v1.ArchiveRunResponse
+ */
+export type ArchiveRunResponseJson = {
+  /**
+   * How many events the archive holds.
+   *
+   * @generated from field: uint64 events = 1;
+   */
+  events?: string;
+
+  /**
+   * Their bytes in the journal.
+   *
+   * @generated from field: uint64 journal_bytes = 2;
+   */
+  journalBytes?: string;
+
+  /**
+   * The bytes of the archive.
+   *
+   * @generated from field: uint64 archive_bytes = 3;
+   */
+  archiveBytes?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.ArchiveRunResponse.
+ * Use `create(ArchiveRunResponseSchema)` to create a new message.
+ */
+export const ArchiveRunResponseSchema: GenMessage<ArchiveRunResponse, {jsonType: ArchiveRunResponseJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 36);
+
+/**
+ * What to erase.
+ *
+ * @generated from message skyagent.run.v1.EraseRunRequest
+ */
+export type EraseRunRequest = Message<"skyagent.run.v1.EraseRunRequest"> & {
+  /**
+   * The run; it must have ended.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The events to erase, by their sequence numbers.
+   *
+   * @generated from field: repeated uint64 seqs = 2;
+   */
+  seqs: bigint[];
+
+  /**
+   * Every event, instead.
+   *
+   * @generated from field: bool all = 3;
+   */
+  all: boolean;
+
+  /**
+   * Why; it is kept for good.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * What to erase.
+ *
+ * @generated from message skyagent.run.v1.EraseRunRequest
+ */
+export type EraseRunRequestJson = {
+  /**
+   * The run; it must have ended.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId?: string;
+
+  /**
+   * The events to erase, by their sequence numbers.
+   *
+   * @generated from field: repeated uint64 seqs = 2;
+   */
+  seqs?: string[];
+
+  /**
+   * Every event, instead.
+   *
+   * @generated from field: bool all = 3;
+   */
+  all?: boolean;
+
+  /**
+   * Why; it is kept for good.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.EraseRunRequest.
+ * Use `create(EraseRunRequestSchema)` to create a new message.
+ */
+export const EraseRunRequestSchema: GenMessage<EraseRunRequest, {jsonType: EraseRunRequestJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 37);
+
+/**
+ * What was erased.
+ *
+ * @generated from message skyagent.run.v1.EraseRunResponse
+ */
+export type EraseRunResponse = Message<"skyagent.run.v1.EraseRunResponse"> & {
+  /**
+   * The record of it.
+   *
+   * @generated from field: skyagent.run.v1.Erasure erasure = 1;
+   */
+  erasure?: Erasure | undefined;
+};
+
+/**
+ * What was erased.
+ *
+ * @generated from message skyagent.run.v1.EraseRunResponse
+ */
+export type EraseRunResponseJson = {
+  /**
+   * The record of it.
+   *
+   * @generated from field: skyagent.run.v1.Erasure erasure = 1;
+   */
+  erasure?: ErasureJson;
+};
+
+/**
+ * Describes the message skyagent.run.v1.EraseRunResponse.
+ * Use `create(EraseRunResponseSchema)` to create a new message.
+ */
+export const EraseRunResponseSchema: GenMessage<EraseRunResponse, {jsonType: EraseRunResponseJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 38);
+
+/**
+ * The record of an erasure.
+ *
+ * @generated from message skyagent.run.v1.Erasure
+ */
+export type Erasure = Message<"skyagent.run.v1.Erasure"> & {
+  /**
+   * ULID.
+   *
+   * @generated from field: string erasure_id = 1;
+   */
+  erasureId: string;
+
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 2;
+   */
+  runId: string;
+
+  /**
+   * Its mission.
+   *
+   * @generated from field: string mission_id = 3;
+   */
+  missionId: string;
+
+  /**
+   * The events; none when it were all.
+   *
+   * @generated from field: repeated uint64 seqs = 4;
+   */
+  seqs: bigint[];
+
+  /**
+   * Whether it were all.
+   *
+   * @generated from field: bool all = 5;
+   */
+  all: boolean;
+
+  /**
+   * Who asked for it.
+   *
+   * @generated from field: string actor = 6;
+   */
+  actor: string;
+
+  /**
+   * Why.
+   *
+   * @generated from field: string reason = 7;
+   */
+  reason: string;
+
+  /**
+   * When.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 8;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * Whether files and free pages are rid of it, too. Until then the control plane tries again by itself.
+   *
+   * @generated from field: bool scrubbed = 9;
+   */
+  scrubbed: boolean;
+};
+
+/**
+ * The record of an erasure.
+ *
+ * @generated from message skyagent.run.v1.Erasure
+ */
+export type ErasureJson = {
+  /**
+   * ULID.
+   *
+   * @generated from field: string erasure_id = 1;
+   */
+  erasureId?: string;
+
+  /**
+   * The run.
+   *
+   * @generated from field: string run_id = 2;
+   */
+  runId?: string;
+
+  /**
+   * Its mission.
+   *
+   * @generated from field: string mission_id = 3;
+   */
+  missionId?: string;
+
+  /**
+   * The events; none when it were all.
+   *
+   * @generated from field: repeated uint64 seqs = 4;
+   */
+  seqs?: string[];
+
+  /**
+   * Whether it were all.
+   *
+   * @generated from field: bool all = 5;
+   */
+  all?: boolean;
+
+  /**
+   * Who asked for it.
+   *
+   * @generated from field: string actor = 6;
+   */
+  actor?: string;
+
+  /**
+   * Why.
+   *
+   * @generated from field: string reason = 7;
+   */
+  reason?: string;
+
+  /**
+   * When.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 8;
+   */
+  time?: TimestampJson;
+
+  /**
+   * Whether files and free pages are rid of it, too. Until then the control plane tries again by itself.
+   *
+   * @generated from field: bool scrubbed = 9;
+   */
+  scrubbed?: boolean;
+};
+
+/**
+ * Describes the message skyagent.run.v1.Erasure.
+ * Use `create(ErasureSchema)` to create a new message.
+ */
+export const ErasureSchema: GenMessage<Erasure, {jsonType: ErasureJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 39);
+
+/**
+ * Which erasures.
+ *
+ * @generated from message skyagent.run.v1.ListErasuresRequest
+ */
+export type ListErasuresRequest = Message<"skyagent.run.v1.ListErasuresRequest"> & {
+  /**
+   * Only of this run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * How many at most; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * From an earlier answer.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Which erasures.
+ *
+ * @generated from message skyagent.run.v1.ListErasuresRequest
+ */
+export type ListErasuresRequestJson = {
+  /**
+   * Only of this run.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId?: string;
+
+  /**
+   * How many at most; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize?: number;
+
+  /**
+   * From an earlier answer.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.ListErasuresRequest.
+ * Use `create(ListErasuresRequestSchema)` to create a new message.
+ */
+export const ListErasuresRequestSchema: GenMessage<ListErasuresRequest, {jsonType: ListErasuresRequestJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 40);
+
+/**
+ * A page of erasures.
+ *
+ * @generated from message skyagent.run.v1.ListErasuresResponse
+ */
+export type ListErasuresResponse = Message<"skyagent.run.v1.ListErasuresResponse"> & {
+  /**
+   * The erasures, newest first.
+   *
+   * @generated from field: repeated skyagent.run.v1.Erasure erasures = 1;
+   */
+  erasures: Erasure[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * A page of erasures.
+ *
+ * @generated from message skyagent.run.v1.ListErasuresResponse
+ */
+export type ListErasuresResponseJson = {
+  /**
+   * The erasures, newest first.
+   *
+   * @generated from field: repeated skyagent.run.v1.Erasure erasures = 1;
+   */
+  erasures?: ErasureJson[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.ListErasuresResponse.
+ * Use `create(ListErasuresResponseSchema)` to create a new message.
+ */
+export const ListErasuresResponseSchema: GenMessage<ListErasuresResponse, {jsonType: ListErasuresResponseJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 41);
+
+/**
  * Why a person is needed.
  *
  * @generated from enum skyagent.run.v1.InboxKind
@@ -2533,6 +3002,36 @@ export const RunService: GenService<{
     methodKind: "unary";
     input: typeof ReplayRunRequestSchema;
     output: typeof ReplayRunResponseSchema;
+  },
+  /**
+   * Moves the journal of a run that has ended into a compressed file; it stays listed, readable and verifiable.
+   *
+   * @generated from rpc skyagent.run.v1.RunService.ArchiveRun
+   */
+  archiveRun: {
+    methodKind: "unary";
+    input: typeof ArchiveRunRequestSchema;
+    output: typeof ArchiveRunResponseSchema;
+  },
+  /**
+   * Removes what a run's events say, and all that was made from it, for good. The chain still verifies.
+   *
+   * @generated from rpc skyagent.run.v1.RunService.EraseRun
+   */
+  eraseRun: {
+    methodKind: "unary";
+    input: typeof EraseRunRequestSchema;
+    output: typeof EraseRunResponseSchema;
+  },
+  /**
+   * Lists what was erased, by whom and why, newest first.
+   *
+   * @generated from rpc skyagent.run.v1.RunService.ListErasures
+   */
+  listErasures: {
+    methodKind: "unary";
+    input: typeof ListErasuresRequestSchema;
+    output: typeof ListErasuresResponseSchema;
   },
   /**
    * Verifies the hash chain of a run's journal.

@@ -105,6 +105,21 @@ class RunServiceStub:
                 request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunRequest.SerializeToString,
                 response_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunResponse.FromString,
                 _registered_method=True)
+        self.ArchiveRun = channel.unary_unary(
+                '/skyagent.run.v1.RunService/ArchiveRun',
+                request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ArchiveRunRequest.SerializeToString,
+                response_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ArchiveRunResponse.FromString,
+                _registered_method=True)
+        self.EraseRun = channel.unary_unary(
+                '/skyagent.run.v1.RunService/EraseRun',
+                request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.EraseRunRequest.SerializeToString,
+                response_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.EraseRunResponse.FromString,
+                _registered_method=True)
+        self.ListErasures = channel.unary_unary(
+                '/skyagent.run.v1.RunService/ListErasures',
+                request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ListErasuresRequest.SerializeToString,
+                response_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ListErasuresResponse.FromString,
+                _registered_method=True)
         self.VerifyRun = channel.unary_unary(
                 '/skyagent.run.v1.RunService/VerifyRun',
                 request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.VerifyRunRequest.SerializeToString,
@@ -215,6 +230,27 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ArchiveRun(self, request, context):
+        """Moves the journal of a run that has ended into a compressed file; it stays listed, readable and verifiable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseRun(self, request, context):
+        """Removes what a run's events say, and all that was made from it, for good. The chain still verifies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListErasures(self, request, context):
+        """Lists what was erased, by whom and why, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyRun(self, request, context):
         """Verifies the hash chain of a run's journal.
         """
@@ -294,6 +330,21 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ReplayRun,
                     request_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunRequest.FromString,
                     response_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunResponse.SerializeToString,
+            ),
+            'ArchiveRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveRun,
+                    request_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ArchiveRunRequest.FromString,
+                    response_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ArchiveRunResponse.SerializeToString,
+            ),
+            'EraseRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseRun,
+                    request_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.EraseRunRequest.FromString,
+                    response_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.EraseRunResponse.SerializeToString,
+            ),
+            'ListErasures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListErasures,
+                    request_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ListErasuresRequest.FromString,
+                    response_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ListErasuresResponse.SerializeToString,
             ),
             'VerifyRun': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyRun,
@@ -680,6 +731,87 @@ class RunService:
             '/skyagent.run.v1.RunService/ReplayRun',
             skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunRequest.SerializeToString,
             skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyagent.run.v1.RunService/ArchiveRun',
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.ArchiveRunRequest.SerializeToString,
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.ArchiveRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyagent.run.v1.RunService/EraseRun',
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.EraseRunRequest.SerializeToString,
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.EraseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListErasures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyagent.run.v1.RunService/ListErasures',
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.ListErasuresRequest.SerializeToString,
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.ListErasuresResponse.FromString,
             options,
             channel_credentials,
             insecure,

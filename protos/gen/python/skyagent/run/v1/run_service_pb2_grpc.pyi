@@ -63,6 +63,12 @@ class RunServiceStub:
     """Starts a new run from an event of another."""
     ReplayRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ReplayRunRequest, _run_service_pb2.ReplayRunResponse]
     """Folds a journal again with network and model off and compares digests."""
+    ArchiveRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ArchiveRunRequest, _run_service_pb2.ArchiveRunResponse]
+    """Moves the journal of a run that has ended into a compressed file; it stays listed, readable and verifiable."""
+    EraseRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.EraseRunRequest, _run_service_pb2.EraseRunResponse]
+    """Removes what a run's events say, and all that was made from it, for good. The chain still verifies."""
+    ListErasures: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListErasuresRequest, _run_service_pb2.ListErasuresResponse]
+    """Lists what was erased, by whom and why, newest first."""
     VerifyRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.VerifyRunRequest, _run_service_pb2.VerifyRunResponse]
     """Verifies the hash chain of a run's journal."""
 
@@ -101,6 +107,12 @@ class RunServiceAsyncStub(RunServiceStub):
     """Starts a new run from an event of another."""
     ReplayRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ReplayRunRequest, _run_service_pb2.ReplayRunResponse]  # type: ignore[assignment]
     """Folds a journal again with network and model off and compares digests."""
+    ArchiveRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ArchiveRunRequest, _run_service_pb2.ArchiveRunResponse]  # type: ignore[assignment]
+    """Moves the journal of a run that has ended into a compressed file; it stays listed, readable and verifiable."""
+    EraseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.EraseRunRequest, _run_service_pb2.EraseRunResponse]  # type: ignore[assignment]
+    """Removes what a run's events say, and all that was made from it, for good. The chain still verifies."""
+    ListErasures: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListErasuresRequest, _run_service_pb2.ListErasuresResponse]  # type: ignore[assignment]
+    """Lists what was erased, by whom and why, newest first."""
     VerifyRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.VerifyRunRequest, _run_service_pb2.VerifyRunResponse]  # type: ignore[assignment]
     """Verifies the hash chain of a run's journal."""
 
@@ -220,6 +232,30 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ReplayRunResponse, _abc.Awaitable[_run_service_pb2.ReplayRunResponse]]:
         """Folds a journal again with network and model off and compares digests."""
+
+    @_abc_1.abstractmethod
+    def ArchiveRun(
+        self,
+        request: _run_service_pb2.ArchiveRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ArchiveRunResponse, _abc.Awaitable[_run_service_pb2.ArchiveRunResponse]]:
+        """Moves the journal of a run that has ended into a compressed file; it stays listed, readable and verifiable."""
+
+    @_abc_1.abstractmethod
+    def EraseRun(
+        self,
+        request: _run_service_pb2.EraseRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.EraseRunResponse, _abc.Awaitable[_run_service_pb2.EraseRunResponse]]:
+        """Removes what a run's events say, and all that was made from it, for good. The chain still verifies."""
+
+    @_abc_1.abstractmethod
+    def ListErasures(
+        self,
+        request: _run_service_pb2.ListErasuresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListErasuresResponse, _abc.Awaitable[_run_service_pb2.ListErasuresResponse]]:
+        """Lists what was erased, by whom and why, newest first."""
 
     @_abc_1.abstractmethod
     def VerifyRun(

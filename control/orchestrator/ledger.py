@@ -65,6 +65,8 @@ class Ledger:
     folded: RunFold = field(default_factory=RunFold)
     outcomes: dict[int, act.Outcome] = field(default_factory=dict[int, act.Outcome])
     control_gen: int = 0
+    durable_seq: int = 0
+    """How far the journal is known to go: what is folded beyond is only about to be committed."""
     measures: Measures = field(default_factory=Measures)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _snapshot_seq: int = 0
@@ -101,7 +103,7 @@ class Ledger:
         self._time.not_before(ms_of(folded.state.update_time))
         require_whole(self.head.run_id, folded.state.seq, self.head.head_seq)
         outcomes = await self._outcomes_of(folded)
-        self.folded, self.outcomes = folded, outcomes
+        self.folded, self.outcomes, self.durable_seq = folded, outcomes, folded.state.seq
         self._snapshot_seq = snapshot.seq if snapshot else 0
 
     async def commit(self, events: Sequence[ev.EventBody], also: Also = Also(), *, basis: int | None = None) -> bool:
@@ -163,6 +165,7 @@ class Ledger:
         except SkyError:
             await self.load()
             raise
+        self.durable_seq = self.state.seq
         self.measures.committed(self.folded, events)
         self._forget()
         await self._snapshot()

@@ -53,6 +53,8 @@ class OpenIntents:
             return
         away = False
         for record, attempt in self.ledger.folded.open_attempts():
+            if attempt.intended_seq > self.ledger.durable_seq:
+                continue  # it is in a commit that is under way and may come to nothing: nobody may hear of it yet
             key = Key(self.ledger.head.run_id, record.node.node_id, attempt.attempt)
             link = self.links.by_id.get(attempt.worker_id)
             if link is None or link.journal_id != attempt.journal_id:

@@ -6,20 +6,28 @@ import asyncio
 import logging
 import signal
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 
 from execution.executor import Assignment, BlobSink
 from execution.noop import NoopExecutor
+from infra.auth import prepare_worker_token
+from infra.channels import dial, file_token
 from infra.settings import LeaseSettings, Settings
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
+from skyagent.execution.v1 import relay_service_pb2 as relay
+from skyagent.execution.v1 import relay_service_pb2_grpc as relay_rpc
+from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.run.v1 import event_pb2 as ev
-from tests.control.orchestrator.harness import ControlPlane, control_plane, noop, worker
+from tests.control.orchestrator.harness import CLOCK, IDS, ControlPlane, control_plane, noop, worker
+from tests.control.orchestrator.scripted import scripted_worker
 from tests.control.orchestrator.several import onlooker, other_process, owner_of, settings_of
 
 ONCE = eff.EFFECT_CLASS_ONCE
@@ -175,3 +183,99 @@ async def test_a_holder_that_drains_hands_its_workers_over_with_what_they_are_do
         assert await on.holder.wait() == 0
         on.posts.may_go_on.set()
         await on.ends_well()
+
+
+async def test_many_runs_of_three_nodes_share_two_workers_while_a_node_leaves_and_comes_back(
+    tmp_path: Path, address: str
+) -> None:
+    one, two, three = (settings_of(name, address, tmp_path, lease=LEASE) for name in ("one", "two", "three"))
+    async with onlooker(address, tmp_path) as person, control_plane(one) as first, control_plane(two) as second:
+        workers = (worker(one, first.runtime.address), worker(two, second.runtime.address, worker_id="noop-2"))
+        async with workers[0], workers[1]:
+            runs = [await person.start(steps="10") for _ in range(20)]
+            async with control_plane(three):
+                runs += [await person.start(steps="10") for _ in range(20)]
+                await person.until_ended(runs[0])
+            async with control_plane(three):
+                ended = [await person.until_ended(run_id, within=50) for run_id in runs]
+    assert {state.phase for state in ended} == {ev.RUN_PHASE_SUCCEEDED}
+    assert {state.counts.steps_succeeded for state in ended} == {10}
+    pairs: set[tuple[str, str]] = set()
+    for state in ended:
+        used = {attempt.worker_id for record in state.nodes for attempt in record.attempts if attempt.intended_seq}
+        assert len(used) == 1, "a session moved while its worker could be reached"
+        pairs |= {(state.node_id, worker_id) for worker_id in used}
+    assert pairs & {("one", "noop-2"), ("two", "noop-1")}, "no run used a worker of another node"
+
+
+async def test_a_former_owner_is_not_heard_and_nobody_assigns_without_a_credit(tmp_path: Path, address: str) -> None:
+    here = settings_of("here", address, tmp_path)
+    async with control_plane(here) as plane, scripted_worker(here, plane.runtime.address) as hand:
+        run_id = await plane.start([noop("look")])
+        present = (await hand.assigned()).key
+        former, later = wire.StepKey(), wire.StepKey()
+        former.CopyFrom(present)
+        later.CopyFrom(present)
+        former.fence.epoch, later.fence.epoch = present.fence.epoch - 1, present.fence.epoch + 1
+        async with speaking_as_owner(here, plane.runtime.address) as other:
+            session = (await other.next("worker_joined")).worker_joined.session_id
+            for key in (former, later):
+                other.say(to_worker=relay.ToWorker(session_id=session, inspect=wire.Inspect(key=key)))
+            assert (await hand.next("inspect")).inspect.key == later
+            hand.state(later, wire.HELD_STATE_RUNNING)
+            assert (await other.next("from_worker")).from_worker.step_state.key == later
+            digest = "b3:" + 64 * "0"
+            assign = wire.Assign(key=later, action=act.Action(noop=act.NoopAction()), action_digest=digest)
+            assign.action.effect_class = ONCE
+            other.say(to_worker=relay.ToWorker(session_id=session, assign=assign))
+            assert await other.code() == grpc.StatusCode.FAILED_PRECONDITION
+        hand.result(present)
+        assert (await plane.until_ended(run_id)).phase == ev.RUN_PHASE_SUCCEEDED
+
+
+async def test_a_worker_may_not_speak_as_an_owner(tmp_path: Path, address: str) -> None:
+    here = settings_of("here", address, tmp_path)
+    token = prepare_worker_token(here, CLOCK, IDS, "noop-1")
+    async with control_plane(here) as plane, speaking_as_owner(here, plane.runtime.address, token) as other:
+        assert await other.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+class SpokenOwner:
+    """An owner's stream, spoken by hand."""
+
+    def __init__(self, stub: relay_rpc.RelayServiceAsyncStub) -> None:
+        self._requests: asyncio.Queue[relay.RelayRequest] = asyncio.Queue()
+        self._call = stub.Relay(self._said())
+        self._frames: deque[relay.HolderFrame] = deque()
+
+    def say(self, *, hello: relay.RelayHello | None = None, to_worker: relay.ToWorker | None = None) -> None:
+        self._requests.put_nowait(relay.RelayRequest(frames=[relay.OwnerFrame(hello=hello, to_worker=to_worker)]))
+
+    async def next(self, kind: str) -> relay.HolderFrame:
+        """The next frame of a kind; others are passed over."""
+        async with asyncio.timeout(20):
+            while True:
+                while not self._frames:
+                    response = await self._call.read()
+                    assert isinstance(response, relay.RelayResponse)
+                    self._frames.extend(response.frames)
+                if (frame := self._frames.popleft()).HasField(kind):  # pyright: ignore[reportArgumentType] -- the name of a frame
+                    return frame
+
+    async def code(self) -> grpc.StatusCode:
+        """How the stream ended."""
+        async with asyncio.timeout(20):
+            return await self._call.code()
+
+    async def _said(self) -> AsyncIterator[relay.RelayRequest]:
+        while True:
+            yield await self._requests.get()
+
+
+@asynccontextmanager
+async def speaking_as_owner(settings: Settings, to: str, token: Path | None = None) -> AsyncGenerator[SpokenOwner]:
+    async with dial(to, token=file_token(token or settings.internal_token_path)) as channel:
+        stub: relay_rpc.RelayServiceAsyncStub = relay_rpc.RelayServiceStub(channel)
+        owner = SpokenOwner(stub)
+        owner.say(hello=relay.RelayHello(node_id="other", incarnation_id=IDS.uuid()))
+        yield owner

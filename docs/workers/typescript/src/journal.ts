@@ -58,9 +58,14 @@ export class Journal {
   /** Throws when another process holds it. */
   constructor(folder: string) {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    this.#db = new DatabaseSync(join(folder, "journal-ts.db"));
-    this.#db.exec("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL");
-    this.#db.exec(`BEGIN EXCLUSIVE; ${SCHEMA}; COMMIT`);
+    const path = join(folder, "journal-ts.db");
+    this.#db = new DatabaseSync(path);
+    try {
+      this.#db.exec("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL");
+      this.#db.exec(`BEGIN EXCLUSIVE; ${SCHEMA}; COMMIT`);
+    } catch (error) {
+      throw new Error(`${path} cannot be held (${error}): stop the worker that has it, or take another name`);
+    }
     this.id = this.#identity();
     for (const row of this.#rows("SELECT * FROM steps WHERE state = ?", HeldState.RUNNING)) {
       // Whoever began these is dead, and how far it came is not known.

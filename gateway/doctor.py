@@ -19,7 +19,6 @@ from infra.errors import SkyError
 from infra.settings import Settings, split_address
 
 LEAST_PYTHON = (3, 11)
-LEAST_BYTES = 2 * 1024**3
 COMMAND_SECONDS = 20.0
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 USER_NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
@@ -46,7 +45,7 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Every finding, in the order in which one would mend them."""
     checks: tuple[Callable[[Settings], Finding], ...] = (
-        _python, _data_directory, _disk, _permissions, _chromium, _sandbox, _envoy, _gateway_port, _control_port,
+        _python, _data_directory, _permissions, _chromium, _sandbox, _envoy, _gateway_port, _control_port,
     )  # fmt: skip
     for check in checks:
         yield check(settings)
@@ -65,14 +64,6 @@ def _data_directory(settings: Settings) -> Finding:
         return Finding("data directory", Health.WELL, str(settings.data_dir))
     fix = f"make {folder} writable for you, or set SKYAGENT_DATA_DIR to a folder that is"
     return Finding("data directory", Health.ILL, f"{folder} is not writable", fix)
-
-
-def _disk(settings: Settings) -> Finding:
-    free = shutil.disk_usage(_existing(settings.data_dir)).free
-    detail = f"{free / 1024**3:.1f} GiB free for {settings.data_dir}"
-    if free >= LEAST_BYTES:
-        return Finding("disk", Health.WELL, detail)
-    return Finding("disk", Health.WARNING, detail, "free some space: journal and evidence grow with every run")
 
 
 def _permissions(settings: Settings) -> Finding:

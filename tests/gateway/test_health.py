@@ -77,6 +77,11 @@ async def test_metrics_need_a_token_and_health_needs_none(place: Place) -> None:
     assert (await gateway.call("/healthz", *browser)).headers["content-type"] == "application/json"
 
 
+async def test_the_doctor_tells_the_same_facts(place: Place) -> None:
+    told = {str(line["subject"]): str(line["health"]) for line in (await place.skyagent("doctor", "--json")).lines}
+    assert {told[fact] for fact in ("database", "orchestrator", "policy-engine")} == {"ok"}
+
+
 async def test_a_control_plane_that_hangs_is_told_by_the_gateway_until_it_goes_on(place: Place) -> None:
     gateway, pid = place.gateway(), (await place.pids())["control-plane"]
     os.kill(pid, signal.SIGSTOP)

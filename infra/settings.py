@@ -9,7 +9,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -102,6 +102,15 @@ class RetentionSettings(_Part):
     """How many runs a pass archives at most."""
 
 
+class LimitsSettings(_Part):
+    """What tenants may have at once, and how what there is is shared among those that wait."""
+
+    active_runs_per_tenant: int | None = Field(default=None, ge=1)
+    """Runs that have begun and not ended, those included that wait for a person; the others stay queued."""
+    tenant_weights: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
+    """A tenant of weight 2 gets two turns where others get one; who is not named has 1."""
+
+
 class BrowserSettings(_Part):
     """How browsers are started; no executable means the first Chromium on the PATH."""
 
@@ -167,6 +176,7 @@ class Settings(BaseSettings):
     lease: LeaseSettings = LeaseSettings()
     ownership: OwnershipSettings = OwnershipSettings()
     retention: RetentionSettings = RetentionSettings()
+    limits: LimitsSettings = LimitsSettings()
     browser: BrowserSettings = BrowserSettings()
     worker: WorkerPlace = WorkerPlace()
     egress: EgressSettings = EgressSettings()

@@ -13,6 +13,9 @@ from typing import NamedTuple
 AGING_SECONDS = 10.0
 """Who waits gains a point of priority in so many seconds, so that no priority starves another for good."""
 
+TENANT_LIMIT = "TENANT_LIMIT"
+"""The blocked reason of a run that waits until fewer runs of its tenant are under way."""
+
 
 class Claimant(NamedTuple):
     """Who waits: of which tenant, how much it matters, and since when in seconds."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection, Executable
 
+from control.core.fairness import Admission
 from control.core.lineage import Begun
 from control.journal.append import Append, Appended
 from control.journal.approval import Approval, ApprovalPage, ApprovalQuery
@@ -107,7 +108,13 @@ class Journal(Protocol):
         ...
 
     async def claim(
-        self, node: Node, *, fold_version: int, limit: int, dead: Collection[Node] = ()
+        self,
+        node: Node,
+        *,
+        fold_version: int,
+        limit: int,
+        dead: Collection[Node] = (),
+        admission: Admission | None = None,
     ) -> tuple[RunHead, ...]:
         """Own runs that have no living owner and whose fold this node knows, oldest first, each under a new epoch.
 
@@ -116,6 +123,10 @@ class Journal(Protocol):
         A node is dead when it left, was replaced, or is among `dead` (see `beats`). Where one process alone can write,
         every other one is. Runs that the node owns already may be among the answer.
         """
+        ...
+
+    async def queued(self, *, limit: int) -> tuple[RunListing, ...]:
+        """Runs that nobody has begun, oldest first."""
         ...
 
     async def release(self, run_id: str, epoch: int) -> None:

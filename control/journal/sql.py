@@ -12,6 +12,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, Executable
 from sqlalchemy.exc import IntegrityError
 
+from control.core.fairness import Admission
 from control.core.lineage import Begun
 from control.journal.append import Append, Appended
 from control.journal.append_postgres import PostgresAppends
@@ -26,6 +27,7 @@ from control.journal.journal import Also, Archived, Census, Journal, Named, Scru
 from control.journal.lineage import begun
 from control.journal.looks import look_at_journal, read_census
 from control.journal.queries import approvals, archives, commands, erasures, events, projections, runs, streams
+from control.journal.queries.admission import admitted
 from control.journal.queries.create import create_run, requested
 from control.journal.retention import Retention
 from control.journal.run import Holder, NewRun, Node, Projection, Pulse, RunHead, RunListing, RunPage, RunQuery
@@ -145,18 +147,28 @@ class SqlJournal:
         return await self._db.read(partial(commands.given, run_id=run_id, kind=kind))
 
     async def claim(
-        self, node: Node, *, fold_version: int, limit: int, dead: Collection[Node] = ()
+        self,
+        node: Node,
+        *,
+        fold_version: int,
+        limit: int,
+        dead: Collection[Node] = (),
+        admission: Admission | None = None,
     ) -> tuple[RunHead, ...]:
         others = runs.not_owned_by(node)
         free = others & runs.left_by(dead) if self._db.system.shared else others
         tried = count()
 
         def claim(connection: Connection) -> tuple[RunHead, ...]:
-            claimed = runs.claim(connection, node, fold_version, limit, free)
+            may = free if admission is None else free & admitted(connection, admission, fold_version, free, limit)
+            claimed = runs.claim(connection, node, fold_version, limit, may)
             # When the connection was lost in the middle of the commit, the first try may have claimed some, too.
             return (*claimed, *runs.owned_by(connection, node)) if next(tried) else claimed
 
         return await self._db.transact(claim)
+
+    async def queued(self, *, limit: int) -> tuple[RunListing, ...]:
+        return await self._db.read(partial(runs.queued, limit=limit))
 
     async def release(self, run_id: str, epoch: int) -> None:
         def wake(given_up: bool) -> None:  # noqa: FBT001 (the signature is that of a result)

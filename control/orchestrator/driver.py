@@ -33,6 +33,7 @@ from control.orchestrator.ledger import Also, Ledger
 from control.orchestrator.links import Key, WorkerLink, WorkerLinks
 from control.orchestrator.open_intents import OpenIntents
 from control.orchestrator.own_steps import OwnSteps
+from control.orchestrator.queueing import unblocked
 from control.orchestrator.results import Results
 from infra.clock import Clock, wait_for
 from infra.errors import SkyError
@@ -106,7 +107,7 @@ class Driver:
         cause = "restarted" if state.node_id else "created"
         owner = ev.OwnerChanged(node_id=self.node_id, incarnation_id=self.incarnation, cause=cause)
         owner.fold_version = self.ledger.head.fold_version
-        await self.ledger.commit_now(lambda _: (ev.EventBody(owner_changed=owner),))
+        await self.ledger.commit_now(lambda folded: (ev.EventBody(owner_changed=owner), *unblocked(folded)))
 
     async def _cancel_by_ms(self) -> int:
         """What an earlier owner promised to those whom it cancelled."""

@@ -16,6 +16,7 @@ from control.orchestrator.driver import Driver
 from control.orchestrator.links import Key, WorkerLink, fence_of
 from control.orchestrator.living import Living
 from control.orchestrator.measures import Measures
+from control.orchestrator.queueing import Queueing
 from control.orchestrator.results import Report
 from infra.clock import Clock, wait_for
 from infra.errors import Exhausted, NotFound, SkyError, Unavailable, cause_of
@@ -71,6 +72,8 @@ class Owner:
     measures: Measures = field(default_factory=Measures)
     address: str = ""
     """Where other nodes and workers reach this one."""
+    queueing: Queueing | None = None
+    """Which runs may begin; None: all."""
     seen: Callable[[Mapping[Node, Pulse]], None] | None = None
     """Told which nodes live, where there may be several."""
     drivers: dict[str, Driver] = field(default_factory=dict[str, Driver])
@@ -144,13 +147,16 @@ class Owner:
             log.warning("runs.not_claimed", error=error)
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
+        admission = self.queueing and self.queueing.admission
         while heads := await self.journal.claim(
-            self.node, fold_version=FOLD_VERSION, limit=CLAIM_AT_ONCE, dead=self._dead
+            self.node, fold_version=FOLD_VERSION, limit=CLAIM_AT_ONCE, dead=self._dead, admission=admission
         ):
             for head in heads:
                 before, self._mine[head.run_id] = self._mine.get(head.run_id), head
                 if before is None:
                     group.create_task(self._own(head))
+        if self.queueing is not None:
+            await self.queueing.say_why()
 
     async def _own(self, head: RunHead) -> None:
         """Drives a run until this node is done with it, again when it was lost and claimed anew meanwhile."""
@@ -163,6 +169,8 @@ class Owner:
                 head = self._mine[head.run_id]
         finally:
             del self._mine[head.run_id]
+            if self.queueing is not None:  # another may begin in its place
+                self._woken.set()
             if self.journal.shared:  # the next owner asks their workers for them
                 self._unclaimed.pop(head.run_id, None)
 

@@ -11,6 +11,7 @@ import grpc
 
 from control.agentfs import shared_agentfs
 from control.budgets import shared_escrow
+from control.core.fairness import Admission
 from control.journal import DATABASE, Node, RunHead, shared_journal
 from control.orchestrator.attempts import Attempts
 from control.orchestrator.drawing import Drawing, Returns
@@ -25,6 +26,7 @@ from control.orchestrator.measures import Measures
 from control.orchestrator.open_intents import OpenIntents
 from control.orchestrator.own_steps import OwnSteps
 from control.orchestrator.owner import Owner
+from control.orchestrator.queueing import Queueing
 from control.orchestrator.relay.opening import open_relays
 from control.orchestrator.relay.service import RelayServicer
 from control.orchestrator.results import Results
@@ -77,6 +79,9 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     living = Living(runtime.clock, ownership.ttl)
     address = runtime.settings.advertise or runtime.address
     owner = Owner(journal, node, runtime.clock, runtime.ids, new_driver, living, ownership.beat, measures, address)
+    most, weights = runtime.settings.limits.active_runs_per_tenant, runtime.settings.limits.tenant_weights
+    if most is not None:
+        owner.queueing = Queueing(journal, Admission(most, weights), lambda head: new_driver(head).ledger)
     routes = open_relays(runtime, journal, owner, links) if journal.shared else None
     servicer = WorkerServicer(links, routes or owner, blobs, runtime.clock, runtime.ids, lease, node.node_id)
     runtime.background("orchestrator.owner", owner.run)

@@ -89,6 +89,12 @@ def claim(
     return tuple(sorted(claimed, key=lambda run: run.run_id))
 
 
+def queued(connection: Connection, limit: int) -> tuple[RunListing, ...]:
+    """Of every tenant, oldest first."""
+    chosen = _shown().where(runs.c.terminal == false(), runs.c.epoch == 0).order_by(runs.c.run_id).limit(limit)
+    return tuple(_listing_of(row) for row in connection.execute(chosen))
+
+
 def release(connection: Connection, run_id: str, epoch: int) -> bool:
     """Whether the run was still owned under that epoch."""
     given_up = (
@@ -213,11 +219,12 @@ def open_by_state(connection: Connection) -> Mapping[tuple[str, str], int]:
 
 
 def _listed(tenant: str) -> Select[*tuple[Any, ...]]:
-    return (
-        select(*HEAD, run_projections.c.state, run_projections.c.body)
-        .outerjoin(run_projections, run_projections.c.run_id == runs.c.run_id)
-        .where(runs.c.tenant == tenant)
-    )
+    return _shown().where(runs.c.tenant == tenant)
+
+
+def _shown() -> Select[*tuple[Any, ...]]:
+    projected = (run_projections.c.state, run_projections.c.body)
+    return select(*HEAD, *projected).outerjoin(run_projections, run_projections.c.run_id == runs.c.run_id)
 
 
 def head_of(row: Row[*tuple[Any, ...]]) -> RunHead:

@@ -8,6 +8,11 @@ import time
 from itertools import count
 from typing import Protocol
 
+SLEW = 0.1
+"""How much faster or slower a steady clock goes while it is off."""
+BELIEVED_MS = 2 * 3_600_000
+"""A wall clock that goes forward by more than this is believed at once."""
+
 
 class Clock(Protocol):
     """Wall time for records, monotonic time for durations."""
@@ -36,6 +41,35 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+class SteadyClock:
+    """Another clock whose wall time somebody may set at any moment: here an hour more or less is no jump.
+
+    While the wall clock is off, this one goes a tenth faster or slower until both agree, as adjtime(3) does: an hour
+    takes ten, and whatever is timed meanwhile lasts at most a tenth longer or shorter. A clock that goes forward by far
+    more is believed at once: the machine slept, or the clock had never been set.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._shown_ms = float(clock.now_ms())
+        self._read_at = clock.monotonic()
+
+    def now_ms(self) -> int:
+        at = self._clock.monotonic()
+        passed_ms, self._read_at = (at - self._read_at) * 1000, at
+        self._shown_ms += passed_ms
+        off_ms = self._clock.now_ms() - self._shown_ms
+        most_ms = max(passed_ms * SLEW, 0.0)
+        self._shown_ms += off_ms if off_ms > BELIEVED_MS else max(-most_ms, min(most_ms, off_ms))
+        return int(self._shown_ms)
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
 
 
 class ManualClock:

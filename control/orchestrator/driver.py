@@ -195,7 +195,7 @@ class Driver:
             await self.ledger.commit_now(partial(events_of, command), Also(applied=(command.cmd_id,)))
 
     async def _expire_approvals(self) -> None:
-        now_ms = self.clock.now_ms()
+        now_ms = self.ledger.wall.now_ms()  # the database decides whether it is so
         for approval in list(self.ledger.folded.last_questions()):
             if approval.state != ev.APPROVAL_STATE_PENDING or ms_of(approval.expire_time) > now_ms:
                 continue

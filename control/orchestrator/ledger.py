@@ -26,7 +26,7 @@ from control.journal.snapshot import due
 from control.orchestrator.measures import Measures
 from control.orchestrator.relatives import claims_of, releases_of
 from control.orchestrator.run_clock import RunClock
-from infra.clock import Clock
+from infra.clock import Clock, SteadyClock
 from infra.errors import SkyError
 from infra.ids import Ids
 from infra.log import event_logger
@@ -70,10 +70,13 @@ class Ledger:
     measures: Measures = field(default_factory=Measures)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _snapshot_seq: int = 0
+    wall: Clock = field(init=False)
+    """The machine's own, which somebody may set; `clock` is the run's from the beginning on."""
     _time: RunClock = field(init=False)
 
     def __post_init__(self) -> None:
-        self.clock = self._time = RunClock(self.clock)
+        self.wall = self.clock
+        self.clock = self._time = RunClock(SteadyClock(self.clock))
 
     @property
     def state(self) -> st.RunState:

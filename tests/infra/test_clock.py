@@ -1,6 +1,8 @@
 import asyncio
 
-from infra.clock import ManualClock, SystemClock
+import pytest
+
+from infra.clock import ManualClock, SteadyClock, SystemClock
 
 
 async def test_sleepers_wake_in_the_order_of_their_times() -> None:
@@ -67,3 +69,23 @@ def test_the_system_clock_never_runs_backwards() -> None:
     clock = SystemClock()
     times = [clock.monotonic() for _ in range(100)]
     assert times == sorted(times)
+
+
+@pytest.mark.parametrize("jump", [3_600, -3_600])
+async def test_a_steady_clock_follows_one_that_was_set_a_tenth_faster_or_slower_until_both_agree(jump: int) -> None:
+    machine = ManualClock()
+    steady = SteadyClock(machine)
+    began_ms = steady.now_ms()
+    machine.jump(jump)
+    assert steady.now_ms() == began_ms
+    await machine.advance(100)
+    assert steady.now_ms() - began_ms == pytest.approx(110_000 if jump > 0 else 90_000, abs=2)
+    await machine.advance(36_000)
+    assert steady.now_ms() == pytest.approx(machine.now_ms(), abs=2)
+
+
+def test_a_steady_clock_believes_at_once_that_the_machine_slept_for_long() -> None:
+    machine = ManualClock()
+    steady = SteadyClock(machine)
+    machine.jump(8 * 3_600)
+    assert steady.now_ms() == machine.now_ms()

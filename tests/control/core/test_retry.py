@@ -8,6 +8,7 @@ from control.core.run import RunFold
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import browser_pb2 as br
 from skyagent.execution.v1 import effect_pb2 as eff
+from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import plan_pb2 as plan
 from skyagent.run.v1 import state_pb2 as st
@@ -252,3 +253,53 @@ def test_a_cancelled_attempt_of_a_run_that_goes_on_is_an_interruption() -> None:
 
 def test_what_policy_refuses_inside_the_worker_is_denied() -> None:
     assert Failure.of(failed(br.BROWSER_STATUS_POLICY_DENIED)).denied
+
+
+def told(world: World, **policy: int) -> None:
+    """A person sets how the run retries; delays in milliseconds."""
+    retry = cmd.RetryPolicy()
+    for name, value in policy.items():
+        if name.endswith("delay"):
+            getattr(retry, name).FromMilliseconds(value)
+        else:
+            setattr(retry, name, value)
+    world.tell(ev.EventBody(command_applied=ev.CommandApplied(command=cmd.Command(retry=retry))))
+
+
+def test_a_person_sets_how_often_a_step_is_tried_and_the_plan_no_longer_counts() -> None:
+    world = World(step("look"))
+    world.tried("look", *[failed(br.BROWSER_STATUS_TIMEOUT)] * 2)
+    assert world.after("look", STUCK).HasField("node_settled")
+    told(world, max_attempts=4)
+    assert world.after("look", STUCK).HasField("step_retried")
+    world.tried("look", *[failed(br.BROWSER_STATUS_TIMEOUT)] * 2)
+    assert world.after("look", STUCK).HasField("node_settled")
+    told(world)
+    assert world.after("look", STUCK).HasField("node_settled")
+
+
+def test_a_person_sets_how_often_a_group_starts_again_also_never() -> None:
+    world = World(group("g", restart_from_first=True), step("look", "g"))
+    world.tried("look", failed(br.BROWSER_STATUS_STALE))
+    assert world.after("look", GONE).HasField("group_restarted")
+    told(world, max_restarts=0)
+    assert world.after("look", GONE).HasField("node_settled")
+
+
+def test_a_person_sets_the_delays_and_none_is_longer_than_the_longest() -> None:
+    world = World(step("look"))
+    world.tried("look", failed(br.BROWSER_STATUS_TIMEOUT))
+    told(world, first_delay=1_000, longest_delay=60_000)
+    assert ms_of(world.after("look", STUCK).step_retried.not_before) == NOW + 2_000
+    told(world, first_delay=30_000, longest_delay=20_000)
+    assert ms_of(world.after("look", STUCK).step_retried.not_before) == NOW + 20_000
+    told(world, first_delay=0)
+    assert ms_of(world.after("look", STUCK).step_retried.not_before) == NOW
+
+
+def test_however_it_is_set_what_must_not_happen_twice_is_not_repeated_by_its_group() -> None:
+    world = World(group("g", restart_from_first=True), step("send", "g", ONCE), step("look", "g"))
+    told(world, max_restarts=20, max_attempts=10)
+    world.succeeded("send")
+    world.tried("look", failed(br.BROWSER_STATUS_STALE))
+    assert not world.after("look", GONE).HasField("group_restarted")

@@ -204,13 +204,10 @@ async def test_a_journal_is_verified(world: World) -> None:
     assert (verified.intact, verified.events, verified.head_hash) == (True, 3, head_hash)
 
 
-async def test_forks_and_replays_say_that_they_are_not_there_yet(world: World) -> None:
+async def test_replays_say_that_they_are_not_there_yet(world: World) -> None:
     run_id = (await world.create()).run_id
-    for call in (
-        world.client.runs.ForkRun(pb.ForkRunRequest(run_id=run_id, seq=1)),
-        world.client.runs.ReplayRun(pb.ReplayRunRequest(run_id=run_id)),
-    ):
-        assert isinstance(await _error(call), Unimplemented)
+    replay = world.client.runs.ReplayRun(pb.ReplayRunRequest(run_id=run_id))
+    assert isinstance(await _error(replay), Unimplemented)
 
 
 CALLS: list[Call] = [

@@ -10,7 +10,7 @@ RELEASE = $(or $(shell git describe --tags --abbrev=0 --match 'v*' 2>/dev/null),
 PIN = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
       --custom-compile-command 'make lock' --output-file requirements
 
-.PHONY: run setup test check simulate mutants gen bench up down clean lock
+.PHONY: run setup test check chaos simulate mutants gen bench up down clean lock
 .NOTPARALLEL:
 
 run: # the proof mission, live
@@ -33,6 +33,10 @@ check: setup # everything that needs no running part
 	buf breaking --against '.git#ref=$(RELEASE)'
 	python protos/generate.py --check
 	$(if $(wildcard dashboard/package.json),npm --prefix dashboard run check && npm --prefix dashboard test)
+
+chaos: # KILLS of real processes from SEED on, NODES control planes, LangGraph beside; writes build/chaos/chaos.json
+	@$(PREPARE) bench
+	@python -m tests.chaos.campaign --kills $(or $(KILLS),60) --seed $(or $(SEED),1) --nodes $(or $(NODES),1) $(ARGS)
 
 simulate: setup # SEEDS schedules of crashes, delays and partitions from SEED on, in virtual time; ARGS=--trace shows one
 	@python -m tests.simulation --seed $(or $(SEED),1) --seeds $(or $(SEEDS),1000) $(ARGS)

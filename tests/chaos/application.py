@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -20,12 +21,24 @@ class Application:
 
     posts: Counter[str] = field(default_factory=Counter[str])
     url: str = ""
+    thinks: float = 0.0
+    """Seconds between what a post does and its answer: whoever dies meanwhile cannot know."""
+
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def shipped(self, times: int) -> None:
+        """Returns once there were so many posts."""
+        while sum(self.posts.values()) < times:
+            self.changed.clear()
+            await self.changed.wait()
 
     async def form(self, _request: web.Request) -> web.Response:
         return web.Response(text=_FORM, content_type="text/html")
 
     async def post(self, request: web.Request) -> web.Response:
         self.posts[str((await request.post())["number"])] += 1
+        self.changed.set()
+        await asyncio.sleep(self.thinks)
         raise web.HTTPFound("/done/")
 
     async def done(self, _request: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -19,7 +20,7 @@ from control.journal.folding import event_of
 from control.journal.schema import run_commands
 from infra.blobs import BlobStore, open_blobs
 from infra.clock import SystemClock
-from infra.db import Database, open_database
+from infra.db import Database, open_database, open_postgres
 from infra.errors import SkyError
 from infra.settings import Settings
 from skyagent.common.v1.blob_pb2 import BlobRef
@@ -75,6 +76,8 @@ class Campaign:
     """Marks every process of the campaign."""
     going_on: frozenset[str] = frozenset()
     """Runs that the campaign meant to leave before their end."""
+    database_url: str = ""
+    """Of the PostgreSQL that the control planes shared; none means SQLite in the data folder."""
     clocks_agree: bool = True
     """Whether no clock was set, so that the moments which processes wrote down can be compared."""
 
@@ -102,11 +105,17 @@ async def violations(campaign: Campaign) -> list[Violation]:
         return left  # whoever still runs still writes
     kept = remains(campaign.settings, campaign.recorded)
     async with (
-        open_database(campaign.settings.journal_path) as database,
+        _database(campaign) as database,
         open_journal(database, clock=SystemClock()) as journal,
         open_blobs(campaign.settings.blobs_dir) as blobs,
     ):
         return await violations_in(Stores(database, journal, blobs), campaign, kept)
+
+
+def _database(campaign: Campaign) -> AbstractAsyncContextManager[Database]:
+    if campaign.database_url:
+        return open_postgres(campaign.database_url, who="invariants")
+    return open_database(campaign.settings.journal_path)
 
 
 @dataclass(frozen=True)

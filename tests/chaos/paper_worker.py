@@ -62,17 +62,17 @@ class Paper(NoopExecutor):
         return act.Outcome(status=act.OUTCOME_STATUS_OK, effect=eff.EFFECT_DONE, browser=result)
 
 
-async def work(crash_at: str) -> None:
+async def work(worker_id: str, crash_at: str) -> None:
     settings, clock = load_settings(), SystemClock()
     told = WorkerSettings(
         connect=settings.listen,
         data_dir=settings.data_dir,
-        worker_id="browser-1",
-        token_file=settings.worker_token_path("browser-1"),
+        worker_id=worker_id,
+        token_file=settings.worker_token_path(worker_id),
         crash_at=crash_at,
     )
     ids = system_ids(clock)
-    async with telemetry(settings, "browser-1", ids) as spans:
+    async with telemetry(settings, worker_id, ids) as spans:
         await run_worker(Paper(told.folder / "address"), told, clock=clock, ids=ids, telemetry=spans)
 
 
@@ -83,6 +83,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("witness", type=Path)
     parser.add_argument("--crash-at", default="")
+    parser.add_argument("--worker-id", default="browser-1")
     for fault in _FAULTS:
         parser.add_argument(f"--{fault}", action="store_true")
     arguments = parser.parse_args()
@@ -91,4 +92,4 @@ if __name__ == "__main__":
         for fault in _FAULTS:
             if getattr(arguments, fault):
                 off.enter_context(FAULTS[fault]())
-        asyncio.run(work(arguments.crash_at))
+        asyncio.run(work(arguments.worker_id, arguments.crash_at))

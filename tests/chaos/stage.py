@@ -57,6 +57,15 @@ class Life:
         """As `kill -9` does."""
         await self._told(signal.SIGKILL)
 
+    @property
+    def lives(self) -> bool:
+        return self._process.returncode is None
+
+    def tell(self, number: signal.Signals) -> None:
+        """Sends a signal and waits for nothing."""
+        if self.lives:
+            self._process.send_signal(number)
+
     async def stop(self) -> None:
         """In order, as `kill` does."""
         await self._told(signal.SIGTERM)
@@ -76,8 +85,8 @@ class Stage:
         self.campaign = Campaign(self.settings, marker=self.marker)
         self.lives: list[Life] = []
         self._log = folder / "processes.log"
-        self._witness = folder / "witness"
-        self._witness.mkdir()
+        self.witness = folder / "witness"
+        self.witness.mkdir()
         self._env = os.environ | {
             "SKYAGENT_DATA_DIR": str(self.settings.data_dir),
             "SKYAGENT_LISTEN": self.settings.listen,
@@ -90,12 +99,12 @@ class Stage:
         prepare_worker_token(self.settings, CLOCK, IDS, "browser-1")
 
     async def control_plane(self, *flags: str, names: Sequence[str] = SERVICES, **env: str) -> Life:
-        return await self._start(["tests.chaos.control_plane", str(self._witness), *flags, *names], env)
+        return await self._start(["tests.chaos.control_plane", str(self.witness), *flags, *names], env)
 
     async def worker(self, kind: str, crash_at: str = "") -> Life:
         """The worker of the command line, with somebody who writes down what it records."""
         command = ["worker", kind, "--crash-at", crash_at]
-        return await self._start(["tests.chaos.witnessed_worker", str(self._witness), *command], {})
+        return await self._start(["tests.chaos.witnessed_worker", str(self.witness), *command], {})
 
     async def mission(self, spec: mission.MissionSpec, rows: str, **inputs: str) -> str:
         """A run that waits for its first orchestrator; the id. It enters rows where nobody can ask about them."""
@@ -113,8 +122,8 @@ class Stage:
         await taking.stop()
         return created.run_id
 
-    async def paper_worker(self, *flags: str, crash_at: str = "") -> Life:
-        return await self._start(["tests.chaos.paper_worker", str(self._witness), *flags, "--crash-at", crash_at], {})
+    async def paper_worker(self, *flags: str, crash_at: str = "", **env: str) -> Life:
+        return await self._start(["tests.chaos.paper_worker", str(self.witness), *flags, "--crash-at", crash_at], env)
 
     async def policy_engine(self, folder: Path) -> tuple[Life, str]:
         """A policy engine of its own with its own data, and where it listens."""
@@ -139,7 +148,7 @@ class Stage:
         while self.lives:
             await self.lives.pop().stop()
         self.campaign.effects = effects
-        self.campaign.sent, self.campaign.recorded = sent(self._witness), recorded(self._witness)
+        self.campaign.sent, self.campaign.recorded = sent(self.witness), recorded(self.witness)
         return await violations(self.campaign)
 
     async def kill_everything(self) -> None:

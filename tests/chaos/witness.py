@@ -10,14 +10,16 @@ from pathlib import Path
 
 from control.orchestrator.attempts import Attempts
 from control.orchestrator.links import WorkerLink
-from execution.attempts import AttemptKey, Record
+from execution.attempts import AttemptKey, Begun, Fence, Known, Record, Refused
 from execution.journal import Journal
 from skyagent.run.v1 import state_pb2 as st
 from tests.chaos.invariants import Sent
 from tests.chaos.remains import Attempt
 
+Answer = Begun | Known | Refused
 _SENT = "sent"
 _RECORDED = "recorded"
+_BEGUN = "begun"
 
 
 def witness_assigns(folder: Path) -> None:
@@ -33,15 +35,21 @@ def witness_assigns(folder: Path) -> None:
 
 
 def witness_outcomes(folder: Path) -> None:
-    """Every outcome that this process journals is written down as well."""
-    finish = Journal.finish
+    """Every attempt that this process journals as begun, and every outcome, is written down as well."""
+    finish, begin = Journal.finish, Journal.begin
 
     def told(self: Journal, key: AttemptKey, outcome: bytes) -> Record:
         done = finish(self, key, outcome)
         _write(folder / _RECORDED, key.run_id, key.step_id, key.attempt)
         return done
 
-    Journal.finish = told
+    def beginning(self: Journal, key: AttemptKey, fence: Fence, action_digest: str, effect_class: int) -> Answer:
+        answer = begin(self, key, fence, action_digest, effect_class)
+        if isinstance(answer, Begun):
+            _write(folder / _BEGUN, key.run_id, key.step_id, key.attempt)
+        return answer
+
+    Journal.finish, Journal.begin = told, beginning
 
 
 def sent(folder: Path) -> Iterator[Sent]:
@@ -53,6 +61,12 @@ def sent(folder: Path) -> Iterator[Sent]:
 def recorded(folder: Path) -> Iterator[Attempt]:
     """Every attempt whose outcome a worker of a campaign journalled."""
     for run_id, step_id, attempt in _read(folder / _RECORDED):
+        yield Attempt(run_id, step_id, int(attempt))
+
+
+def begun(folder: Path) -> Iterator[Attempt]:
+    """Every attempt that a worker of a campaign journalled as begun, or was about to."""
+    for run_id, step_id, attempt in _read(folder / _BEGUN):
         yield Attempt(run_id, step_id, int(attempt))
 
 

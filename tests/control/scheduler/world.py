@@ -71,8 +71,8 @@ class Timetable:
         await self._asleep()
 
     async def _asleep(self) -> None:
-        # The scheduler, who keeps tokens, and who looks after health.
-        await self.clock.until_sleeping(2 + len(self.world.runtime.health.facts()))
+        # The scheduler, who keeps tokens, who archives, and who looks after health.
+        await self.clock.until_sleeping(3 + len(self.world.runtime.health.facts()))
 
     async def firings(self, schedule_id: str) -> Sequence[pb.Firing]:
         """The latest last."""

@@ -129,9 +129,13 @@ class Stream:
         """Frames to be sent, each of which has taken a credit."""
         frames: list[pb.ControlResponse] = []
         for key, action in attempts:
-            await self._until(lambda: self.credits > 0, "room for a step (Credit)")
+            await self.room()
             frames.append(pb.ControlResponse(assign=self.assignment(key, action)))
         return frames
+
+    async def room(self) -> None:
+        """Returns once the worker has asked for a step."""
+        await self._until(lambda: self.credits > 0, "room for a step (Credit)")
 
     def assignment(self, key: pb.StepKey, action: Action) -> pb.Assign:
         """As a control plane makes one for this worker; it costs a credit."""

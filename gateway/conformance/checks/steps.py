@@ -32,7 +32,8 @@ async def step(bench: Bench) -> None:
 async def credits_return(bench: Bench) -> None:
     """Every credit is used by steps that run at once; when they have ended there must be new ones, unasked."""
     stream = await bench.stream()
-    attempts = [(bench.key(), bench.marker("credit")) for _ in range(max(1, stream.credits))]
+    await stream.room()
+    attempts = [(bench.key(), bench.marker("credit")) for _ in range(stream.credits)]
     for key, marker in attempts:
         bench.witness.hold(marker)
         await stream.assign(key, noop(marker))

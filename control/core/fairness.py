@@ -6,23 +6,19 @@ is put back by 1/weight, and who comes anew begins where the others are, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-AGING_SECONDS = 10.0
-"""Who waits gains a point of priority in so many seconds, so that no priority starves another for good."""
 
 TENANT_LIMIT = "TENANT_LIMIT"
 """The blocked reason of a run that waits until fewer runs of its tenant are under way."""
 
 
 class Claimant(NamedTuple):
-    """Who waits: of which tenant, how much it matters, and since when in seconds."""
+    """Who waits: of which tenant, and how much it matters among what that tenant has."""
 
     tenant: str
     priority: int = 0
-    since: float = 0.0
 
 
 class Queued(NamedTuple):
@@ -30,11 +26,6 @@ class Queued(NamedTuple):
 
     run_id: str
     tenant: str
-
-
-def urgency(one: Claimant, now: float) -> float:
-    """What counts among claimants of one tenant: its priority, and what it gained by waiting."""
-    return one.priority + max(0.0, now - one.since) / AGING_SECONDS
 
 
 @dataclass(slots=True)
@@ -45,10 +36,13 @@ class Turns:
     _tags: dict[str, float] = field(default_factory=dict[str, float])
     _now: float = 0.0
 
-    def order(self, claimants: Sequence[Claimant], now: float) -> list[int]:
-        """Positions of the claimants in the order in which they are to be served, as if each were."""
+    def order(self, claimants: Sequence[Claimant]) -> list[int]:
+        """Positions of the claimants in the order in which they are to be served, as if each were.
+
+        They are given in the order of age.
+        """
         queues: dict[str, list[int]] = {}
-        for position in sorted(range(len(claimants)), key=lambda at: (-urgency(claimants[at], now), at)):
+        for position in sorted(range(len(claimants)), key=lambda at: (-claimants[at].priority, at)):
             queues.setdefault(claimants[position].tenant, []).append(position)
         tags = {tenant: self._tag(tenant) for tenant in queues}
         ordered: list[int] = []
@@ -67,11 +61,13 @@ class Turns:
         # Whoever stands where time is has nothing that is to be remembered.
         self._tags = {one: tag for one, tag in self._tags.items() if tag > self._now}
 
-    def before(self, others: Iterable[Claimant], own: Claimant, now: float) -> list[Claimant]:
-        """Those of the others who are to be served before one's own."""
-        waiting = [*others, own]
-        order = self.order(waiting, now)
-        return [waiting[at] for at in order[: order.index(len(waiting) - 1)]]
+    def yields(self, own: Claimant, other: Claimant) -> bool:
+        """Whether one leaves what there is to another who waits: of another tenant to one that is behind, of its own
+        to one that matters more.
+        """
+        if own.tenant != other.tenant:
+            return self._tag(other.tenant) < self._tag(own.tenant)
+        return other.priority > own.priority
 
     def _tag(self, tenant: str) -> float:
         return max(self._tags.get(tenant, 0.0), self._now)

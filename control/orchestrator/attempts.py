@@ -114,6 +114,7 @@ class Attempts:
         assign.deadline.FromMilliseconds(self.clock.now_ms() + STEP_DEADLINE_MS)
         assign.time_left.FromMilliseconds(STEP_DEADLINE_MS)
         link.assign(key, assign)
+        self.links.turns.served(state.tenant)
 
     def _worker(self, record: st.NodeRecord) -> WorkerLink:
         kind = record.node.step.action.WhichOneof("kind") or ""
@@ -121,7 +122,7 @@ class Attempts:
             kind = record.node.step.action.batch.actions[0].WhichOneof("kind") or ""
         before = self.ledger.folded.last_intended
         preferred = next((a.worker_id for a in reversed(before.attempts) if a.intended_seq), "") if before else ""
-        wanted = Wanted(kind, preferred, self.ledger.state.priority)
+        wanted = Wanted(kind, preferred, self.ledger.state.priority, tenant=self.ledger.state.tenant)
         link = self.links.pick(wanted)
         if link is None:
             raise NoWorker(wanted)

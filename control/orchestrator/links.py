@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from control.core.fairness import Claimant, Turns
 from infra.outbox import MOST_FRAMES, Outbox
 from skyagent.execution.v1 import worker_service_pb2 as wire
 
@@ -48,6 +49,8 @@ class Wanted(NamedTuple):
     priority: int = 0
     near: bool = False
     """Only of the workers that are dialled into this node: for another node's run, so that nothing is lent on."""
+    tenant: str = ""
+    """Whose turn is taken; of another node's run it is not known, and those are as one tenant."""
 
 
 class Standing(Enum):
@@ -210,6 +213,8 @@ class WorkerLinks:
     last_seen: dict[str, float] = field(default_factory=dict[str, float])
     watchers: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
     """Called when others may have to be asked for room, or not any more."""
+    turns: Turns = field(default_factory=Turns)
+    """Whose turn it is among tenants; a turn is an attempt that is assigned."""
     _waiting: dict[Waiter, Wanted] = field(default_factory=dict["Waiter", "Wanted"])
 
     def join(self, link: WorkerLink) -> bool:
@@ -245,11 +250,18 @@ class WorkerLinks:
         """A worker of this kind with room: the preferred one when it is there, since a session lives on it.
 
         While the preferred worker is connected but full, nothing is picked: the session does not move. Nor is anything
-        picked that a run of higher priority is waiting for.
+        picked that is waited for by a run that goes before.
         """
-        before = [other for other in self._waiting.values() if other.priority > wanted.priority]
+        own = _claimant(wanted)
+        before = [other for other in self._waiting.values() if self.turns.yields(own, _claimant(other))]
         with self._promised(before):
             return self._free(wanted)
+
+    def _in_order(self) -> list[tuple[Waiter, Wanted]]:
+        """Who waits, whose turn is first first."""
+        waiting = list(self._waiting.items())
+        order = self.turns.order([_claimant(wanted) for _, wanted in waiting])
+        return [waiting[at] for at in order]
 
     def _free(self, wanted: Wanted) -> WorkerLink | None:
         """One that is dialled into this node before one that is lent."""
@@ -284,16 +296,16 @@ class WorkerLinks:
 
     def unserved(self) -> list[Wanted]:
         """What this node's own runs wait for and nothing is there for, what matters most first."""
-        waiting = sorted(self._waiting.values(), key=lambda wanted: -wanted.priority)
+        waiting = [wanted for _, wanted in self._in_order()]
         with self._promised(waiting) as served:
             return [wanted for wanted, link in zip(waiting, served, strict=True) if link is None and not wanted.near]
 
     def room_made(self) -> None:
         """Wakes as many as there is room for: all of them would ask policy for nothing.
 
-        The higher priority goes first, and of equal ones who has waited longest.
+        Tenants take turns; within one the higher priority goes first, and of equal ones who has waited longest.
         """
-        waiting = sorted(self._waiting.items(), key=lambda one: -one[1].priority)
+        waiting = self._in_order()
         with self._promised([wanted for _, wanted in waiting]) as served:
             turn = [waiter for (waiter, _), link in zip(waiting, served, strict=True) if link is not None]
         for waiter in turn:
@@ -336,6 +348,10 @@ class WorkerLinks:
                 for key in [key for key in link.standing if key.run_id == run_id]:
                     del link.standing[key]
                 link.send(wire.ControlResponse(run_ended=wire.RunEnded(run_id=run_id)))
+
+
+def _claimant(wanted: Wanted) -> Claimant:
+    return Claimant(wanted.tenant, wanted.priority)
 
 
 def serves(link: WorkerLink, kind: str) -> bool:

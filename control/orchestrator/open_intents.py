@@ -102,7 +102,8 @@ class OpenIntents:
         if attempt is None or not attempt.open or link.leaving:
             return
         if link.credits <= 0:
-            raise NoWorker(Wanted(link.kind, link.worker_id, self.ledger.state.priority))
+            state = self.ledger.state
+            raise NoWorker(Wanted(link.kind, link.worker_id, state.priority, tenant=state.tenant))
         with link.one_credit():
             self.attempts.assign(link, record, attempt)
 

@@ -11,7 +11,7 @@ import grpc
 
 from control.agentfs import shared_agentfs
 from control.budgets import shared_escrow
-from control.core.fairness import Admission
+from control.core.fairness import Admission, Turns
 from control.journal import DATABASE, Node, RunHead, shared_journal
 from control.orchestrator.attempts import Attempts
 from control.orchestrator.drawing import Drawing, Returns
@@ -50,7 +50,8 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     node = Node(runtime.settings.node_id, runtime.ids.uuid())
     policy = policy_rpc.PolicyServiceStub(runtime.channel("policy-engine"))
     judge = Judge(policy, runtime.near("policy-engine"))
-    links, templates = WorkerLinks(), installed_templates()
+    turns = Turns(runtime.settings.limits.tenant_weights)
+    links, templates = WorkerLinks(turns=turns), installed_templates()
     measures = Measures(runtime.metrics)
     ownership, lease = runtime.settings.ownership, runtime.settings.lease
 

@@ -54,6 +54,16 @@ def test_what_a_run_of_higher_priority_waits_for_is_not_picked_by_another() -> N
     assert (one.credits, other.credits) == (1, 0)
 
 
+def test_tenants_take_turns_whatever_one_of_them_says_of_its_priority() -> None:
+    links = links_of(link("noop-1", 1))
+    busy, other = Wanted("noop", priority=9, tenant="busy"), Wanted("noop", tenant="other")
+    links.turns.served("busy")
+    assert woken_of(links, busy, busy, other) == [False, False, True]
+    with links.waiting_for_room(asyncio.Event(), other):
+        assert links.pick(busy) is None
+    assert links.pick(busy) is not None
+
+
 def test_nobody_is_woken_who_waits_no_more() -> None:
     links, event = links_of(link("noop-1", 1)), asyncio.Event()
     with links.waiting_for_room(event, Wanted("noop")):

@@ -165,9 +165,11 @@ async def test_a_result_that_comes_before_its_run_is_claimed_is_recorded_once_it
             key = (await hand.assigned()).key
     claim, gate = SqlJournal.claim, asyncio.Event()
 
-    async def late(self: SqlJournal, node: Node, *, fold_version: int, limit: int, dead: frozenset[Node]) -> Claimed:
+    async def late(
+        self: SqlJournal, node: Node, *, fold_version: int, limit: int, dead: frozenset[Node], admission: None
+    ) -> Claimed:
         await gate.wait()
-        return await claim(self, node, fold_version=fold_version, limit=limit, dead=dead)
+        return await claim(self, node, fold_version=fold_version, limit=limit, dead=dead, admission=admission)
 
     monkeypatch.setattr(SqlJournal, "claim", late)
     here = [held(key, wire.HELD_STATE_DONE)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from control.core.budget import TOP_UP_OPTION, Shortage, shortage
-from control.core.meters import MONEY, STEPS, TOKENS, WALL_TIME
+from control.core.meters import MONEY, STEPS, TOKENS, WALL_TIME, meter
 from control.core.moments import ms_of
 from control.core.run import BUDGET_EXHAUSTED, LOG_BEHIND, WORKER_AWAY, RunFold, terminal
 from skyagent.execution.v1 import effect_pb2 as eff
@@ -69,7 +69,7 @@ def _blocked(folded: RunFold) -> Iterator[api.InboxItem]:
         yield _about_run(state, api.INBOX_KIND_LOG_BEHIND, title, answers)
     elif state.blocked_reason == BUDGET_EXHAUSTED:
         lacks = shortage(folded, ms_of(state.update_time))
-        answers = [_top_up(state, lacks)] if lacks else []
+        answers = _more(state, lacks) if lacks else []
         yield _about_run(state, api.INBOX_KIND_BUDGET_EXHAUSTED, "a budget is used up", answers)
 
 
@@ -89,6 +89,14 @@ def _about_step(state: st.RunState, record: st.NodeRecord, kind: api.InboxKind.V
 def _about_run(state: st.RunState, kind: api.InboxKind.ValueType, title: str, answers: list[str]) -> api.InboxItem:
     known = state.blocked_detail
     return api.InboxItem(kind=kind, title=title, known=known, answers=answers, since=state.update_time)
+
+
+def _more(state: st.RunState, lacks: Shortage) -> list[str]:
+    """What gives a run more: it cannot be topped up from a tenant's budget that has nothing left."""
+    found = meter(state, lacks.kind) or st.Meter()
+    raises = f"skyagent budgets set {lacks.kind} LIMIT"
+    topped_up = [_top_up(state, lacks)] if found.from_mission or not lacks.grantable else []
+    return [*topped_up, raises] if lacks.grantable and found.from_tenant else topped_up
 
 
 def _top_up(state: st.RunState, lacks: Shortage) -> str:

@@ -120,3 +120,24 @@ def test_amounts_are_told_in_the_words_of_people() -> None:
         amount(*each) for each in ((MONEY, 1_500_000), (MONEY, 1), (WALL_TIME, 90_500), (STEPS, 1), (TOKENS, 2_000))
     ]
     assert told == ["$1.50", "$0.000001", "90.5 s", "1 step", "2,000 tokens"]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "answers"),
+    [
+        ({"from_tenant": True}, ["skyagent budgets set steps LIMIT"]),
+        ({"from_mission": True}, ["skyagent runs topup R --steps 10"]),
+        (
+            {"from_mission": True, "from_tenant": True},
+            ["skyagent runs topup R --steps 10", "skyagent budgets set steps LIMIT"],
+        ),
+    ],
+)
+def test_the_inbox_names_the_command_that_gives_more_of_the_budget_that_is_used_up(
+    drawn: dict[str, bool], answers: list[str]
+) -> None:
+    run = simulated()
+    run.append(bound(STEPS, **drawn))
+    run.append(ev.EventBody(run_blocked=ev.RunBlocked(reason="BUDGET_EXHAUSTED")))
+    (item,) = items(run.folded)
+    assert list(item.answers) == answers

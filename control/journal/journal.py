@@ -156,8 +156,8 @@ class Journal(Protocol):
         """Say that this stream of a worker has ended; a later one is not concerned."""
         ...
 
-    async def streams(self) -> Mapping[str, Holder]:
-        """Who holds the present stream of each worker that has ever dialled; nobody is an empty node id."""
+    async def streams(self, worker_ids: Collection[str]) -> Mapping[str, Holder]:
+        """Who holds the present stream of each of these workers that has ever dialled; nobody is an empty node id."""
         ...
 
     async def head(self, run_id: str, *, tenant: str | None = None) -> RunHead:

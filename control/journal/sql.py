@@ -196,8 +196,8 @@ class SqlJournal:
     async def end_stream(self, worker_id: str, generation: int) -> None:
         await self._db.transact(partial(streams.end, worker_id=worker_id, generation=generation))
 
-    async def streams(self) -> Mapping[str, Holder]:
-        return await self._db.read(streams.holders)
+    async def streams(self, worker_ids: Collection[str]) -> Mapping[str, Holder]:
+        return await self._db.read(partial(streams.holders, worker_ids=worker_ids))
 
     async def head(self, run_id: str, *, tenant: str | None = None) -> RunHead:
         return await self._db.read(partial(runs.head, run_id=run_id, tenant=tenant))

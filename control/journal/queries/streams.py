@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, select, update
 
@@ -30,7 +30,7 @@ def end(connection: Connection, worker_id: str, generation: int) -> None:
     connection.execute(update(worker_streams).where(mine).values(node_id=_NOBODY)).close()
 
 
-def holders(connection: Connection) -> Mapping[str, Holder]:
+def holders(connection: Connection, worker_ids: Collection[str]) -> Mapping[str, Holder]:
     """By worker id."""
-    rows = connection.execute(select(worker_streams))
+    rows = connection.execute(select(worker_streams).where(worker_streams.c.worker_id.in_(worker_ids)))
     return {row.worker_id: Holder(row.node_id, int(row.generation)) for row in rows}

@@ -70,9 +70,10 @@ class Routes:
         while self._ended:
             await self.journal.end_stream(self._ended[-1].worker_id, self._ended[-1].generation)
             self._ended.pop()
-        if not self.links.near():
+        held = [link.worker_id for link in self.links.near()]
+        if not held:
             return
-        holders = await self.journal.streams()
+        holders = await self.journal.streams(held)
         for link in self.links.near():
             holder = holders.get(link.worker_id)
             if holder is not None and holder.generation > link.generation:

@@ -200,16 +200,19 @@ async def test_taking_a_workers_stream_overtakes_whoever_had_it_on_whatever_node
     taken = [await world.journal.take_stream("noop-1", "a", node) for node in (world.node, other, world.node)]
     assert taken == [1, 2, 3]
     await world.journal.take_stream("noop-2", "b", other)
-    assert await world.journal.streams() == {"noop-1": Holder("node-1", 3), "noop-2": Holder("node-2", 1)}
+    assert await world.journal.streams(["noop-1", "noop-2"]) == {
+        "noop-1": Holder("node-1", 3),
+        "noop-2": Holder("node-2", 1),
+    }
 
 
 async def test_the_end_of_an_overtaken_stream_says_nothing_of_the_present_one(world: World) -> None:
     for _ in range(2):
         await world.journal.take_stream("noop-1", "a", world.node)
     await world.journal.end_stream("noop-1", 1)
-    assert await world.journal.streams() == {"noop-1": Holder("node-1", 2)}
+    assert await world.journal.streams(["noop-1"]) == {"noop-1": Holder("node-1", 2)}
     await world.journal.end_stream("noop-1", 2)
-    assert await world.journal.streams() == {"noop-1": Holder("", 2)}
+    assert await world.journal.streams(["noop-1"]) == {"noop-1": Holder("", 2)}
     assert await world.journal.take_stream("noop-1", "a", world.node) == 3
 
 

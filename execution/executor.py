@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from skyagent.common.v1.blob_pb2 import BlobRef
-from skyagent.execution.v1.action_pb2 import Action, Outcome
+from skyagent.execution.v1.action_pb2 import Action, Outcome, SessionState
 from skyagent.execution.v1.worker_service_pb2 import Inventory
 
 
@@ -27,6 +27,8 @@ class Assignment:
     allowed_hosts: tuple[str, ...] = ()
     #: Seconds on the monotonic clock after which nothing may begin; None means no deadline.
     deadline: float | None = None
+    #: What sessions of the run start from where this worker has none of them.
+    sessions: tuple[SessionState, ...] = ()
 
 
 class BlobSink(Protocol):

@@ -317,6 +317,7 @@ class Steps:
             tenant=assign.tenant,
             allowed_hosts=tuple(assign.allowed_hosts),
             deadline=step.until,
+            sessions=tuple(assign.sessions),
         )
 
     def _progress(self, step: Step, line: str) -> None:

@@ -226,6 +226,11 @@ class Settings(BaseSettings):
         return self.data_dir / "keys"
 
     @property
+    def session_key_path(self) -> Path:
+        """With which workers seal what a session can be started from elsewhere."""
+        return self.keys_dir / "sessions.key"
+
+    @property
     def token_path(self) -> Path:
         """The token of the person at this machine (role admin)."""
         return self.data_dir / "token"

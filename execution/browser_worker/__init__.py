@@ -11,6 +11,7 @@ from pathlib import Path
 from execution.browser_worker.config import BrowserConfig
 from execution.browser_worker.kind import BrowserExecutor
 from execution.browser_worker.secrets import MappingSecrets, Secret, SecretSource, secrets_of
+from execution.sealing import Seal
 from infra.clock import Clock
 from infra.ids import Ids, system_ids
 from infra.settings import Settings, environment
@@ -24,6 +25,11 @@ def executor(
     """The browser kind for a worker. `folder` is the worker's own; secrets come from SKYAGENT_SECRET_* unless given."""
     browser = settings.browser
     config = BrowserConfig(
-        folder / "browser", browser.executable, browser.flags, headless=browser.headless, hosts=settings.egress.allow
+        folder / "browser",
+        browser.executable,
+        browser.flags,
+        headless=browser.headless,
+        hosts=settings.egress.allow,
+        seal=Seal(settings.session_key_path),
     )
     return BrowserExecutor(config, secrets or secrets_of(environment()), clock, ids or system_ids(clock))

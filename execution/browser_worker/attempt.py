@@ -7,9 +7,11 @@ from collections.abc import Coroutine
 from typing import Final
 
 from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import StorageState
 
 from execution.browser_worker import evidence, outcomes
 from execution.browser_worker.actions import ACTIONS, DIALOG_PROOF, INDEPENDENT, LOADS, LOOKS
+from execution.browser_worker.carrying import told
 from execution.browser_worker.step import Step
 from execution.browser_worker.stops import BrowserDied, DocumentGone, Refused, Stopped
 from infra.errors import SkyError
@@ -163,7 +165,7 @@ class Attempt:
             await step.session.adopt_popups()
             if proves:
                 # First of all: until it is on disk, a login that was just made would not survive a kill.
-                await step.session.save()
+                await self._tell_session(outcome, await step.session.save())
             await self._observe()
             if not step.session.tab.dialog:
                 await step.list_tabs()
@@ -175,6 +177,16 @@ class Attempt:
             outcome.blobs.extend(await evidence.of_page(step))
         elif step.evidence:
             outcome.blobs.extend([*step.evidence, *await evidence.of_reading(step)])
+
+    async def _tell_session(self, outcome: Outcome, storage: StorageState | None) -> None:
+        """Names the session's state when it is another than before, so that a fork can begin with it."""
+        step, seal = self._step, self._step.config.seal
+        if storage is None or seal is None or not step.session.news(storage):
+            return
+        try:
+            outcome.session.CopyFrom(await told(step.session.key[1], storage, seal, step.blobs))
+        except (SkyError, OSError) as error:  # a fork signs in again; the outcome matters more
+            self._log("session.not_told", error)
 
     async def _observe(self) -> None:
         step = self._step

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from execution.sealing import Seal
+
 
 @dataclass(frozen=True, slots=True)
 class BrowserConfig:
@@ -35,6 +37,8 @@ class BrowserConfig:
     largest_download: int = 64 * 1024 * 1024
     #: A session unused for so long is closed; its state stays on disk and is restored when it is used again.
     idle_limit: float = 900.0
+    #: With which cookies and storage are sealed before they leave the worker; none means that they do not.
+    seal: Seal | None = None
 
     def uploads(self, run_id: str) -> Path:
         """Where files that a run gives to pages lie until the run ends."""

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,6 +15,7 @@ from playwright.async_api import Error as PlaywrightError
 from execution.browser_worker import outcomes
 from execution.browser_worker.actions import ACTIONS, LOADS, STARTS_AFRESH
 from execution.browser_worker.attempt import Attempt, uncancel
+from execution.browser_worker.carrying import start_of
 from execution.browser_worker.chromium import Chromium
 from execution.browser_worker.config import BrowserConfig
 from execution.browser_worker.hosts import HostList
@@ -124,7 +126,7 @@ class BrowserExecutor:
             return outcomes.refused("DEADLINE_PASSED", "the deadline had passed before the action could begin")
         try:
             async with self._sessions.lock(assignment.run_id, _session_id(action)):
-                session = await self._session(assignment, action, name)
+                session = await self._session(assignment, action, name, blobs)
                 step = Step(
                     session, action.browser, action.effect_class, self._config, self._clock, self._ids,
                     self._vault(assignment.run_id), blobs, progress,
@@ -141,12 +143,13 @@ class BrowserExecutor:
             message = f"the browser died before the action began: {error}".split("\n", 1)[0]
             return outcomes.failed(pb.BrowserResult(), pb.BROWSER_STATUS_CRASHED, message, EFFECT_NONE)
 
-    async def _session(self, assignment: Assignment, action: Action, name: str) -> Session:
+    async def _session(self, assignment: Assignment, action: Action, name: str, blobs: BlobSink) -> Session:
         async with asyncio.timeout(self._config.launch_timeout * 2):
             return await self._sessions.get(
                 assignment.run_id,
                 _session_id(action),
                 HostList((*assignment.allowed_hosts, *self._config.hosts)),
+                partial(start_of, _session_id(action), assignment.sessions, self._config.seal, blobs),
                 go_back_to_page=name not in STARTS_AFRESH,
             )
 

@@ -84,12 +84,14 @@ def batch(actions: Sequence[Action], outcomes: Sequence[Outcome]) -> Outcome:
         status, reason = OUTCOME_STATUS_FAILED, reason_of(pb.BROWSER_STATUS_NAVIGATED)
         message = f"the page changed after action {len(outcomes)} of {len(actions)}, so the rest was not run"
     blobs = [ref for outcome in outcomes for ref in outcome.blobs]
+    sessions = [outcome.session for outcome in outcomes if outcome.HasField("session")]
     return Outcome(
         status=status,
         effect=_effect_of_batch(list(zip(actions, outcomes, strict=False))),
         message=message[:MAX_MESSAGE],
         reason=reason,
         blobs=blobs,
+        session=sessions[-1] if sessions else None,
         batch=BatchResult(outcomes=outcomes),
     )
 

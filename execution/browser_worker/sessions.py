@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from playwright.async_api import BrowserContext, Page, Route
+from playwright.async_api import BrowserContext, Page, Route, StorageState
 from playwright.async_api import Error as PlaywrightError
 
 from execution.browser_worker.chromium import Chromium
@@ -15,7 +16,7 @@ from execution.browser_worker.document import Numbers
 from execution.browser_worker.egress import Egress
 from execution.browser_worker.hosts import HostList
 from execution.browser_worker.stops import DocumentGone, Refused
-from execution.browser_worker.store import SavedSession, SessionStore
+from execution.browser_worker.store import SavedSession, SessionStore, identity
 from execution.browser_worker.tab import Tab
 from infra.clock import Clock
 from infra.log import event_logger
@@ -24,6 +25,10 @@ log = event_logger(__name__)
 
 #: Documents that may have been numbered after the last save; a restored session numbers on from beyond them.
 _EPOCH_LEAP: Final = 1000
+
+
+Start = Callable[[], Awaitable[SavedSession | None]]
+"""Finds what a session that a worker never had begins with."""
 
 
 class Session:
@@ -56,6 +61,7 @@ class Session:
         self._clock = clock
         self._store = store
         self._routed: HostList | None = None
+        self._told: bytes = b""
 
     @property
     def tab(self) -> Tab:
@@ -134,17 +140,23 @@ class Session:
         with suppress(PlaywrightError):
             await tab.page.goto(url, wait_until="domcontentloaded", timeout=self._config.default_timeout * 1000)
 
-    async def save(self) -> None:
-        """Puts cookies, storage and addresses on disk, so that a login survives kill -9."""
+    async def save(self) -> StorageState | None:
+        """Puts cookies, storage and addresses on disk, so that a login survives kill -9; what was put there."""
         if self.tab.dialog:
-            return
+            return None
         try:
             storage = await self.context.storage_state()
         except PlaywrightError as error:
             log.warning("session.not_saved", run_id=self.key[0], session_id=self.key[1], error=error)
-            return
+            return None
         saved = SavedSession(storage, [tab.url for tab in self.tabs], self.active, self.numbers.epoch)
         await asyncio.to_thread(self._store.save, *self.key, saved)
+        return storage
+
+    def news(self, storage: StorageState) -> bool:
+        """Whether this is another state than was told last."""
+        told, self._told = self._told, identity(storage)
+        return told != self._told
 
     async def close(self) -> None:
         with suppress(PlaywrightError):
@@ -170,8 +182,13 @@ class Sessions:
     def live(self) -> list[Session]:
         return list(self._live.values())
 
-    async def get(self, run_id: str, session_id: str, hosts: HostList, *, go_back_to_page: bool) -> Session:
-        """The session, live: made on first use, restored after a crash. `go_back_to_page`: load its last addresses."""
+    async def get(
+        self, run_id: str, session_id: str, hosts: HostList, start: Start, *, go_back_to_page: bool
+    ) -> Session:
+        """The session, live: made on first use, restored after a crash. `go_back_to_page`: load its last addresses.
+
+        One that this worker never had begins with the cookies and the storage that `start` gives.
+        """
         key = (run_id, session_id)
         browser = await self._chromium.browser()
         session = self._live.get(key)
@@ -180,7 +197,7 @@ class Sessions:
             session = None
         await self._make_room(key)
         if session is None:
-            session = await self._open(key, hosts, go_back_to_page=go_back_to_page)
+            session = await self._open(key, hosts, start, go_back_to_page=go_back_to_page)
             self._live[key] = session
         await session.allow(hosts)
         await session.adopt_popups()
@@ -188,8 +205,8 @@ class Sessions:
         session.used_at = self._clock.monotonic()
         return session
 
-    async def _open(self, key: tuple[str, str], hosts: HostList, *, go_back_to_page: bool) -> Session:
-        saved = await asyncio.to_thread(self.store.load, *key)
+    async def _open(self, key: tuple[str, str], hosts: HostList, start: Start, *, go_back_to_page: bool) -> Session:
+        saved = await asyncio.to_thread(self.store.load, *key) or await start()
         egress = Egress()
         await egress.open()
         try:

@@ -24,6 +24,14 @@ class SavedSession:
     epoch: int = 0
 
 
+def identity(storage: StorageState) -> bytes:
+    """The same for states that let a page do the same: when cookies expire, which each answer may move, is left out."""
+    cookies = [
+        {name: value for name, value in cookie.items() if name != "expires"} for cookie in storage.get("cookies", [])
+    ]
+    return json.dumps([cookies, storage.get("origins", [])], sort_keys=True).encode()
+
+
 class SessionStore:
     """Session states in a folder: <run_id>/<session_id>.json, readable by the worker's user only."""
 

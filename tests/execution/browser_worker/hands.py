@@ -14,13 +14,14 @@ from playwright.async_api import Page
 
 from execution.browser_worker import BrowserConfig, BrowserExecutor, MappingSecrets, Secret
 from execution.executor import Assignment
+from execution.sealing import Seal
 from infra.clock import SystemClock
 from infra.digest import digest_of
 from infra.errors import NotFound
 from infra.ids import system_ids
 from skyagent.common.v1.blob_pb2 import BlobRef
 from skyagent.execution.v1 import browser_pb2 as pb
-from skyagent.execution.v1.action_pb2 import Action, ActionBatch, Outcome
+from skyagent.execution.v1.action_pb2 import Action, ActionBatch, Outcome, SessionState
 from skyagent.execution.v1.effect_pb2 import EFFECT_CLASS_IDEMPOTENT, EFFECT_CLASS_ONCE, EFFECT_CLASS_READ, EffectClass
 
 READ: Final = EFFECT_CLASS_READ
@@ -114,6 +115,7 @@ class Hands:
     hosts: tuple[str, ...] | None = None
     blobs: Blobs = field(default_factory=Blobs)
     deadline: float | None = None
+    sessions: tuple[SessionState, ...] = ()
 
     def __post_init__(self) -> None:
         if self.hosts is None:
@@ -132,7 +134,9 @@ class Hands:
         return await self.execute(self.action(effect_class, **action))
 
     async def execute(self, action: Action) -> Outcome:
-        assignment = Assignment(self.run_id, "STEP", 1, action, "acme", self.hosts or (), self.deadline)
+        assignment = Assignment(
+            self.run_id, "STEP", 1, action, "acme", self.hosts or (), self.deadline, self.sessions
+        )  # fmt: skip
         return await self.executor.execute(assignment, self.blobs, lambda _: None)
 
     async def batch(self, *actions: Action) -> Outcome:
@@ -174,11 +178,18 @@ def status(outcome: Outcome) -> str:
 
 @asynccontextmanager
 async def executing(
-    directory: Path, *, url: str = "", executable: Path | None = None, idle_limit: float = 900.0
+    directory: Path,
+    *,
+    url: str = "",
+    executable: Path | None = None,
+    idle_limit: float = 900.0,
+    seal: Seal | None = None,
 ) -> AsyncGenerator[BrowserExecutor]:
     clock = SystemClock()
     bound = {"bound": Secret("only-there", ("elsewhere.example",)), "here": Secret("only-here", (host_of(url),))}
     secrets = MappingSecrets({"password": Secret("hunter22"), **bound})
-    config = BrowserConfig(directory, executable, patience=0.6, idle_limit=idle_limit, largest_download=100_000)
+    config = BrowserConfig(
+        directory, executable, patience=0.6, idle_limit=idle_limit, largest_download=100_000, seal=seal
+    )
     async with BrowserExecutor(config, secrets, clock, system_ids(clock)) as executor:
         yield executor

@@ -3,6 +3,7 @@
 from control.core.moments import ms_of
 from control.core.moves import Finish
 from control.core.run import RunFold
+from infra.errors import SkyError
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 
@@ -38,6 +39,30 @@ def finish(folded: RunFold, now_ms: int = 0) -> Finish:
         reason = UNVERIFIED if any(unproven(folded, record) for record in records(folded)) else ""
         return Finish(ev.RUN_PHASE_SUCCEEDED, reason, _done(folded))
     return Finish(ev.RUN_PHASE_FAILED, _reason(folded), _failed(folded))
+
+
+def closed_questions(folded: RunFold) -> list[ev.EventBody]:
+    """The end of every question that nobody has answered: its run is over."""
+    pending = [approval for approval in folded.state.approvals if approval.state == ev.APPROVAL_STATE_PENDING]
+    expired = ev.APPROVAL_STATE_EXPIRED
+    return [
+        ev.EventBody(
+            approval_decided=ev.ApprovalDecided(approval_id=asked.approval_id, state=expired, note="the run has ended")
+        )
+        for asked in pending
+    ]
+
+
+def finished(folded: RunFold, move: Finish) -> list[ev.EventBody]:
+    """The events that end a run: open questions first, then what is said of it, with the digests of what it made."""
+    end = ev.RunFinished(phase=move.phase, reason=move.reason, summary=move.summary)
+    end.evidence.extend(artifact.blob.digest for artifact in folded.state.artifacts)
+    return [*closed_questions(folded), ev.EventBody(run_finished=end)]
+
+
+def unplannable(error: SkyError) -> Finish:
+    """The end of a run for which there is no plan."""
+    return Finish(ev.RUN_PHASE_FAILED, error.reason, f"it cannot be planned: {error.message}")
 
 
 def records(folded: RunFold) -> list[st.NodeRecord]:

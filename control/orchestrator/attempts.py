@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from google.protobuf.duration_pb2 import Duration
-
+from control.core import verdicts
 from control.core.moves import Attempt
 from control.journal import ApprovalNotUsable, ApprovalUse, NewApproval
 from control.orchestrator import relatives
@@ -18,16 +16,12 @@ from infra.digest import digest_message
 from infra.ids import Ids
 from infra.log import event_logger
 from infra.telemetry import Telemetry
-from skyagent.execution.v1 import action_pb2 as act
-from skyagent.execution.v1 import browser_pb2 as br
 from skyagent.execution.v1 import worker_service_pb2 as wire
 from skyagent.policy.v1 import decision_pb2 as pol
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import state_pb2 as st
 
 STEP_DEADLINE_MS = 120_000
-DEFAULT_APPROVAL_TTL_MS = 15 * 60_000
-_SHOWN_FIELDS = 12
 
 log = event_logger(__name__)
 
@@ -86,15 +80,15 @@ class Attempts:
         decision = await self.judge.decide(
             self.ledger, move.record, approved=approval is not None, now_ms=self.clock.now_ms()
         )
-        decided = _decided(move, decision)
+        decided = verdicts.decided(move, decision)
         if self.ledger.state.spec.dry_run:
-            await self.ledger.commit((decided, _judged_only(move.record, decision)), basis=basis)
+            await self.ledger.commit((decided, verdicts.judged_only(move.record, decision)), basis=basis)
         elif decision.verdict == pol.VERDICT_ALLOW:
             await self._intend(replace(move, approval=approval), digest, decided, basis)
         elif decision.verdict == pol.VERDICT_ASK:
             await self._ask(move, digest, decision, basis)
         else:
-            await self.ledger.commit((*self._unblocked(), decided, _refused(move.record, decision)), basis=basis)
+            await self.ledger.commit(verdicts.denied(self.ledger.state, move, decision), basis=basis)
 
     def assign(self, link: WorkerLink, record: st.NodeRecord, attempt: st.AttemptRecord) -> None:
         """Sends an attempt whose intent is durable. The same key may be sent again: only a new one executes."""
@@ -142,7 +136,7 @@ class Attempts:
         decision = self.judge.at_once(self.ledger, move.record, now_ms=self.clock.now_ms())
         if decision is None or decision.verdict != pol.VERDICT_ALLOW:
             return None
-        return self._ready(link, move, digest_message(move.record.node.step.action), _decided(move, decision))
+        return self._ready(link, move, digest_message(move.record.node.step.action), verdicts.decided(move, decision))
 
     def assign_intended(self, ready: Ready) -> bool:
         """Sends an attempt, if its intent is in the journal and still open."""
@@ -162,77 +156,19 @@ class Attempts:
             self.assign_intended(ready)
 
     def _ready(self, link: WorkerLink, move: Attempt, digest: str, decided: ev.EventBody) -> Ready:
-        intended = ev.StepIntended(
-            step_id=move.record.node.node_id,
-            attempt=move.number,
-            worker_id=link.worker_id,
-            journal_id=link.journal_id,
-            action_digest=digest,
-            effect_class=move.record.node.step.action.effect_class,
-            decision_id=decided.policy_decided.decision.decision_id,
-            approval_id=move.approval.approval_id if move.approval else "",
-        )
-        events = (*self._unblocked(), decided, ev.EventBody(step_intended=intended))
+        intended = verdicts.intended(move, digest, decided, link.worker_id, link.journal_id)
+        events = (*verdicts.unblocked(self.ledger.state), decided, intended)
         return Ready(link, move.record, move.number, events)
 
     async def _ask(self, move: Attempt, digest: str, decision: pol.Decision, basis: int) -> None:
-        approval_id, summary = self.ids.ulid(), _summary(self.ledger, move.record)
-        expires_ms = self.clock.now_ms() + self._ttl_ms(decision)
-        asked = ev.ApprovalRequested(
-            approval_id=approval_id,
-            step_id=move.record.node.node_id,
-            action_digest=digest,
-            summary=summary,
-            decision=decision,
-        )
-        asked.expire_time.FromMilliseconds(expires_ms)
+        approval_id = self.ids.ulid()
+        expires_ms = self.clock.now_ms() + verdicts.ttl_ms(self.ledger.state, decision)
+        asked = verdicts.question(self.ledger.folded, move.record, decision, approval_id, expires_ms)
         body = asked.SerializeToString(deterministic=True)
         question = NewApproval(approval_id, move.record.node.node_id, digest, expires_ms, body)
-        events = (*self._unblocked(), _decided(move, decision), ev.EventBody(approval_requested=asked))
+        events = (
+            *verdicts.unblocked(self.ledger.state),
+            verdicts.decided(move, decision),
+            ev.EventBody(approval_requested=asked),
+        )
         await self.ledger.commit(events, Also(under_control=True, questions=(question,)), basis=basis)
-
-    def _ttl_ms(self, decision: pol.Decision) -> int:
-        own = _ms(self.ledger.state.spec.limits.approval_ttl)
-        ruled = [_ms(obligation.ttl) for obligation in decision.obligations if obligation.HasField("ttl")]
-        return own or min(ruled, default=DEFAULT_APPROVAL_TTL_MS)
-
-    def _unblocked(self) -> Sequence[ev.EventBody]:
-        reason = self.ledger.state.blocked_reason
-        return (ev.EventBody(run_unblocked=ev.RunUnblocked(reason=reason)),) if reason else ()
-
-
-def _decided(move: Attempt, decision: pol.Decision) -> ev.EventBody:
-    event = ev.PolicyDecided(step_id=move.record.node.node_id, attempt=move.number, decision=decision)
-    return ev.EventBody(policy_decided=event)
-
-
-def _judged_only(record: st.NodeRecord, decision: pol.Decision) -> ev.EventBody:
-    verdict = pol.Verdict.Name(decision.verdict).removeprefix("VERDICT_")
-    reason = f"dry run: policy says {verdict}" + (f": {'; '.join(decision.reasons)}" if decision.reasons else "")
-    settled = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_SKIPPED, reason=reason)
-    settled.signature = f"DRY_RUN_{verdict}"
-    return ev.EventBody(node_settled=settled)
-
-
-def _refused(record: st.NodeRecord, decision: pol.Decision) -> ev.EventBody:
-    why = "; ".join([*decision.reasons, *decision.errors]) or "no policy allows it"
-    by = f" ({', '.join(decision.policy_ids)})" if decision.policy_ids else ""
-    settled = ev.NodeSettled(node_id=record.node.node_id, state=ev.NODE_STATE_DENIED, signature="POLICY_DENIED")
-    settled.reason = f"denied by policy: {why}{by}"
-    return ev.EventBody(node_settled=settled)
-
-
-def _summary(ledger: Ledger, record: st.NodeRecord) -> str:
-    """What will happen, with the values that are about to be sent."""
-    parent = ledger.folded.node(record.node.parent_id).node.title if record.node.parent_id else ""
-    what = f"{record.node.title} {parent}".strip()
-    values = [f"{f.label} = {f.value}" for f in _expected(record.node.step.action)][:_SHOWN_FIELDS]
-    return f"{what}: {', '.join(values)}" if values else what
-
-
-def _expected(action: act.Action) -> Sequence[br.FieldValue]:
-    return action.browser.click.expect
-
-
-def _ms(duration: Duration) -> int:
-    return duration.seconds * 1000 + duration.nanos // 1_000_000

@@ -78,18 +78,6 @@ def cancel_by_ms(command: cmd.Command, given_ms: int) -> int:
     return given_ms + (command.cancel.grace.ToMilliseconds() or DEFAULT_GRACE_MS)
 
 
-def closed_questions(folded: RunFold) -> list[ev.EventBody]:
-    """The end of every question that nobody has answered: its run is over."""
-    pending = [approval for approval in folded.state.approvals if approval.state == ev.APPROVAL_STATE_PENDING]
-    expired = ev.APPROVAL_STATE_EXPIRED
-    return [
-        ev.EventBody(
-            approval_decided=ev.ApprovalDecided(approval_id=asked.approval_id, state=expired, note="the run has ended")
-        )
-        for asked in pending
-    ]
-
-
 def _resolved(resolve: cmd.ResolveCommand, actor: str, folded: RunFold) -> list[ev.EventBody]:
     """A person's word on an uncertain step, or on one whose worker is away; nothing when it is settled already.
 

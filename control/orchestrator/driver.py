@@ -8,7 +8,7 @@ from functools import partial
 
 from control.core.check import Checks
 from control.core.dispatch import next_move
-from control.core.finish import overdue
+from control.core.finish import finished, overdue, unplannable
 from control.core.moments import ms_of
 from control.core.moves import Attempt, Draw, Finish, Move, OwnStep, Plan, Record, Wait
 from control.core.run import INTERNAL_ERROR, terminal
@@ -26,7 +26,7 @@ from control.journal import (
 from control.journal.folding import event_of
 from control.orchestrator import relatives
 from control.orchestrator.attempts import Attempts, NoWorker, RunMoved
-from control.orchestrator.commands import cancel_by_ms, closed_questions, command_of, events_of
+from control.orchestrator.commands import cancel_by_ms, command_of, events_of
 from control.orchestrator.drawing import Drawing
 from control.orchestrator.judging import PolicyUnavailable
 from control.orchestrator.ledger import Also, Ledger
@@ -172,8 +172,8 @@ class Driver:
                 await self.own_steps.do(record, basis)
             case Plan():
                 await self._plan(basis)
-            case Finish(phase, reason, summary):
-                await self._finish(phase, reason, summary, basis)
+            case Finish():
+                await self._finish(move, basis)
             case Wait(until_ms):
                 await self._sleep(until_ms)
 
@@ -213,18 +213,17 @@ class Driver:
         try:
             extended = await self.own_steps.plan()
         except SkyError as error:
-            await self._finish(ev.RUN_PHASE_FAILED, error.reason, f"it cannot be planned: {error.message}", basis)
+            await self._finish(unplannable(error), basis)
             return
         await self.ledger.commit(extended, basis=basis)
 
-    async def _finish(self, phase: ev.RunPhase.ValueType, reason: str, summary: str, basis: int) -> None:
-        finished = ev.RunFinished(phase=phase, reason=reason, summary=summary)
-        finished.evidence.extend(artifact.blob.digest for artifact in self.ledger.state.artifacts)
-        unanswered = closed_questions(self.ledger.folded)
-        also = Also(under_control=bool(unanswered))  # an answer that comes at this very moment is applied first
-        if await self.ledger.commit((*unanswered, ev.EventBody(run_finished=finished)), also, basis=basis):
-            self._trace(ev.RunPhase.Name(phase))
-            log.info("run.finished", run_id=self.run_id, phase=ev.RunPhase.Name(phase), summary=summary)
+    async def _finish(self, move: Finish, basis: int) -> None:
+        events = finished(self.ledger.folded, move)
+        also = Also(under_control=len(events) > 1)  # an answer that comes at this very moment is applied first
+        if await self.ledger.commit(events, also, basis=basis):
+            phase = ev.RunPhase.Name(move.phase)
+            self._trace(phase)
+            log.info("run.finished", run_id=self.run_id, phase=phase, summary=move.summary)
 
     def _trace(self, phase: str) -> None:
         """The run's own span, the parent of its steps' spans."""

@@ -168,8 +168,7 @@ class _Heir(RunFold):
 
 def elsewhere(record: st.NodeRecord, attempt: int, begun: Begun, *, opened: bool = False) -> ev.BegunElsewhere:
     """The event that says: another run began this step, and what came of it is to be found out here."""
-    which = f"begin {begun.number} of it" if begun.number else "it"
-    said = f"run {begun.run_id} of the same lineage began {which}: whether it happened is found out before it is done"
+    said = f"run {begun.run_id} of the same lineage began it: whether it happened is found out before it is done"
     reason = UNCERTAIN_IN_PARENT if opened else BEGUN_ELSEWHERE
     outcome = act.Outcome(status=act.OUTCOME_STATUS_LOST, effect=eff.EFFECT_UNKNOWN, reason=reason, message=said)
     step_id = record.node.node_id

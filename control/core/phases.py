@@ -37,6 +37,8 @@ class Phase:
     begin: Callable[[Known], tuple[plan.PlanNode, ...]]
     go_on: Callable[[Known], tuple[plan.PlanNode, ...]]
     looks_first: bool = False
+    reads: frozenset[str] = frozenset()
+    """The inputs that it plans from."""
 
 
 def _nothing(_known: Known) -> tuple[plan.PlanNode, ...]:
@@ -276,10 +278,25 @@ def _step(
 
 PHASES = MappingProxyType(
     {
-        "sign_in": Phase("signing in comes first", _sign_in, _sign_in_further, looks_first=True),
-        "inspect_form": Phase("the form tells which column goes where", _inspect_form, _nothing),
-        "records": Phase("every record is one group, tried and checked on its own", _records, _nothing),
-        "nothing": Phase("the mesh is to be tried, not the world", _nothing_to_do, _nothing),
+        "sign_in": Phase(
+            "signing in comes first",
+            _sign_in,
+            _sign_in_further,
+            looks_first=True,
+            reads=frozenset({"site", "login", "form", "username", "password", "expect"}),
+        ),
+        "inspect_form": Phase(
+            "the form tells which column goes where", _inspect_form, _nothing, reads=frozenset({"site", "form"})
+        ),
+        "records": Phase(
+            "every record is one group, tried and checked on its own",
+            _records,
+            _nothing,
+            reads=frozenset({"site", "form", "rows", "key", "list", "proof", "submit", "columns"}),
+        ),
+        "nothing": Phase(
+            "the mesh is to be tried, not the world", _nothing_to_do, _nothing, reads=frozenset({"steps"})
+        ),
         "outcome_table": Phase("what became of every record is written down", _outcome_table, _nothing),
     }
 )

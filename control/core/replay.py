@@ -129,6 +129,8 @@ class _Replay:
         match body.WhichOneof("kind"):
             case _ if not self.folded.state.node_id:  # nobody has decided anything yet
                 return True
+            case "plan_extended":
+                return not body.plan_extended.planner  # it was given, not made
             case "run_blocked":
                 return body.run_blocked.reason != WAITING_FOR_PERSON
             case "run_unblocked":

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from control.core.fork import Inheritance, Parent, inherit, planned_later, planned_on
 from control.core.lineage import begun_in
+from control.core.phases import PHASES
 from control.core.run import FOLD_VERSION, RunFold, outcome_in, terminal
+from control.core.templates import template_named
 from control.journal import Command, EventDraft, ForkPoint, IdReused, Journal, NewRun, RunHead, StoredEvent
 from control.journal.folding import event_of, folded_run, hash_of, projection
 from control.mission_api.missions import Missions
@@ -131,9 +133,7 @@ class Forks:
         spec.goal = request.goal or parent.state.goal or spec.goal
         if not request.inputs:
             return spec
-        if not parent.planning_open:
-            late = f"at event {request.seq} everything is planned from the inputs as they were: fork at an earlier one"
-            raise InvalidArgument(Violation("inputs", late), reason="INPUTS_TOO_LATE")
+        self._require_in_time(request, parent)
         changed = {given.name: given.value for given in request.inputs}
         kept = [given for given in spec.inputs if given.name not in changed]
         kept_files = [file for file in spec.files if file.role not in changed]
@@ -141,6 +141,17 @@ class Forks:
         spec.inputs.extend([*kept, *request.inputs])
         spec.files.extend(kept_files)
         return (await self.missions.preparation.prepare(spec, who.tenant)).spec
+
+    def _require_in_time(self, request: api.ForkRunRequest, parent: Parent) -> None:
+        """Raises InvalidArgument that names each input which no phase would read any more."""
+        template = template_named(self.missions.preparation.templates, parent.state.spec.template)
+        planned = {record.node.group.phase for record in parent.state.nodes}
+        left = [PHASES[phase].reads for phase in template.phases if phase not in planned and parent.planning_open]
+        late = f"at event {request.seq} all that it matters for is planned: fork at an earlier one"
+        useless = [given.name for given in request.inputs if not any(given.name in reads for reads in left)]
+        if useless:
+            named = [Violation(f"inputs.{name}", late) for name in useless]
+            raise InvalidArgument(*named, reason="INPUTS_TOO_LATE")
 
     def _new_run(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from typing import NoReturn
 
 import grpc
 
@@ -12,6 +11,7 @@ from control.core.steering import answer
 from control.core.summary import state_digest
 from control.journal import Erasure, ErasureQuery, Journal, StoredEvent
 from control.journal.folding import event_of, folded_run, hash_of
+from control.mission_api.comparing import Comparing
 from control.mission_api.forks import Forks
 from control.mission_api.missions import Missions
 from control.mission_api.resolving import Resolving
@@ -20,7 +20,7 @@ from control.mission_api.runs import Runs
 from control.mission_api.watching import Watch
 from infra.auth import caller
 from infra.clock import Clock
-from infra.errors import InvalidArgument, Unimplemented, Violation
+from infra.errors import InvalidArgument, Violation
 from infra.metrics.series import Count
 from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import run_service_pb2 as pb
@@ -54,6 +54,7 @@ class RunServicer(rpc.RunServiceServicer):
         self._missions = missions
         self._clock = clock
         self._draining = draining
+        self._comparing = Comparing(journal, missions.preparation)
 
     async def StartRun(self, request: pb.StartRunRequest, context: Context) -> pb.StartRunResponse:
         run_id = await self._missions.start_run(request.mission_id, request.request_id, request.actor)
@@ -159,8 +160,11 @@ class RunServicer(rpc.RunServiceServicer):
         run = await self._runs.summary(forked.run_id, caller().tenant)
         return pb.ForkRunResponse(run=run, parent=forked.parent, notes=forked.notes)
 
-    async def ReplayRun(self, request: pb.ReplayRunRequest, context: Context) -> NoReturn:
-        raise Unimplemented("NOT_YET", "runs cannot be replayed yet; `skyagent audit verify` checks their journals")
+    async def ReplayRun(self, request: pb.ReplayRunRequest, context: Context) -> pb.ReplayRunResponse:
+        return await self._comparing.replay(request.run_id, caller().tenant)
+
+    async def DiffRuns(self, request: pb.DiffRunsRequest, context: Context) -> pb.DiffRunsResponse:
+        return await self._comparing.diff(request.run_id, request.other_run_id, caller().tenant)
 
     async def _told(self, run_id: str, command: cmd.Command, request_id: str) -> pb.RunSummary:
         return await self._runs.command(run_id, command, caller(), request_id)

@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from control.core.run import RunFold
+from gateway.cli import comparing
 from gateway.cli.amounts import Money, Steps, Tokens, WallTime, some
 from gateway.cli.asking import somebody_is_there
 from gateway.cli.exits import Exit
@@ -232,6 +233,25 @@ def fork_run(
     ]
     asked = api.ForkRunRequest(seq=at, goal=goal, inputs=changed, repeat_effects=repeat_effects, request_id=request_id)
     perform(_fork(run_id, asked, json_lines=json_lines))
+
+
+@app.command("replay")
+def replay_run(run_id: Id, json_lines: Json = False) -> None:  # noqa: FBT002
+    """Decide a run again from its record, with network, model and workers off.
+
+    Exit code 0: the same events came out. 1: one would be another now; it is named, with both versions.
+    """
+    raise typer.Exit(perform(comparing.replay(run_id, json_lines=json_lines)))
+
+
+@app.command("diff")
+def diff_runs(
+    one: Annotated[str, typer.Argument(help="Id of a run.")],
+    other: Annotated[str, typer.Argument(help="Id of another run, for instance its fork.")],
+    json_lines: Json = False,  # noqa: FBT002
+) -> None:
+    """Say where two runs part, and which of their steps ended otherwise. Exit code 0: nowhere. 1: they part."""
+    raise typer.Exit(perform(comparing.diff(one, other, json_lines=json_lines)))
 
 
 @app.command("archive")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from control.core import verdicts
 from control.core.check import Checks
 from control.core.dispatch import next_move
 from control.core.moves import Attempt, Draw, Finish, Move, OwnStep, Plan, Record, Wait
@@ -121,28 +122,19 @@ class Simulation:
         return () if self.folded.state.nodes else self.nodes
 
     def _attempt(self, move: Attempt) -> None:
-        step_id, digest = move.record.node.node_id, digest_message(move.record.node.step.action)
-        verdict = pol.VERDICT_ALLOW if move.approval else self.policy(move.record)
-        decided = ev.PolicyDecided(step_id=step_id, attempt=move.number, decision=pol.Decision(verdict=verdict))
-        self.append(ev.EventBody(policy_decided=decided))
+        record, digest = move.record, digest_message(move.record.node.step.action)
+        verdict = pol.VERDICT_ALLOW if move.approval else self.policy(record)
+        decision = pol.Decision(verdict=verdict)
+        unblocked, decided = verdicts.unblocked(self.folded.state), verdicts.decided(move, decision)
         if verdict == pol.VERDICT_ASK:
-            asked = ev.ApprovalRequested(approval_id=self.new_id(), step_id=step_id, action_digest=digest)
-            self.append(ev.EventBody(approval_requested=asked))
+            expires_ms = self.now_ms + verdicts.ttl_ms(self.folded.state, decision)
+            asked = verdicts.question(self.folded, record, decision, self.new_id(), expires_ms)
+            self.append(*unblocked, decided, ev.EventBody(approval_requested=asked))
             return
-        if self.folded.state.blocked_reason:
-            self.append(ev.EventBody(run_unblocked=ev.RunUnblocked()))
-        intended = ev.StepIntended(
-            step_id=step_id,
-            attempt=move.number,
-            worker_id="browser-1",
-            action_digest=digest,
-            effect_class=move.record.node.step.action.effect_class,
-            approval_id=move.approval.approval_id if move.approval else "",
-        )
-        self.append(ev.EventBody(step_intended=intended))
+        self.append(*unblocked, decided, verdicts.intended(move, digest, decided, "browser-1", ""))
         self.now_ms += 50
-        finished = ev.StepFinished(step_id=step_id, attempt=move.number, worker_id="browser-1")
-        finished.outcome.CopyFrom(self.world(move.record, move.number))
+        finished = ev.StepFinished(step_id=record.node.node_id, attempt=move.number, worker_id="browser-1")
+        finished.outcome.CopyFrom(self.world(record, move.number))
         self.append(ev.EventBody(step_finished=finished))
 
 

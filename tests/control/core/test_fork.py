@@ -109,7 +109,7 @@ def test_what_may_happen_once_and_was_begun_by_the_parent_is_put_to_a_person(ear
     child = fork_of(run, intent_of(run, "post") - earlier)
     assert child.run() == ev.RUN_PHASE_WAITING
     assert child.step("post").state == ev.NODE_STATE_UNCERTAIN
-    assert "run R of the same lineage began begin 1 of it" in child.step("post").reason
+    assert "run R of the same lineage began it" in child.step("post").reason
     assert not intents(child)
 
 

@@ -17,7 +17,7 @@ import type { Input, InputJson } from "../../mission/v1/mission_pb";
 import { file_skyagent_mission_v1_mission } from "../../mission/v1/mission_pb";
 import type { RetryPolicy, RetryPolicyJson } from "./command_pb";
 import { file_skyagent_run_v1_command } from "./command_pb";
-import type { ForkPoint, ForkPointJson, RunEvent, RunEventJson, RunPhase, RunPhaseJson } from "./event_pb";
+import type { EventBody, EventBodyJson, ForkPoint, ForkPointJson, NodeState, NodeStateJson, RunEvent, RunEventJson, RunPhase, RunPhaseJson } from "./event_pb";
 import { file_skyagent_run_v1_event } from "./event_pb";
 import type { Meter, MeterJson, RunCounts, RunCountsJson, RunState, RunStateJson } from "./state_pb";
 import { file_skyagent_run_v1_state } from "./state_pb";
@@ -27,7 +27,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file skyagent/run/v1/run_service.proto.
  */
 export const file_skyagent_run_v1_run_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFza3lhZ2VudC9ydW4vdjEvcnVuX3NlcnZpY2UucHJvdG8SD3NreWFnZW50LnJ1bi52MSKAAQoPU3RhcnRSdW5SZXF1ZXN0EjMKCm1pc3Npb25faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQESFwoFYWN0b3IYAyABKAlCCLpIBXIDGP8BIjwKEFN0YXJ0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki/AMKClJ1blN1bW1hcnkSDgoGcnVuX2lkGAEgASgJEhIKCm1pc3Npb25faWQYAiABKAkSDAoEZ29hbBgDIAEoCRIQCgh0ZW1wbGF0ZRgEIAEoCRIoCgVwaGFzZRgFIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIUCgxjdXJyZW50X3N0ZXAYBiABKAkSLwoLY3JlYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoSd2FpdGluZ19mb3JfcGVyc29uGAogASgNEioKBmNvdW50cxgLIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SdW5Db3VudHMSFgoOYmxvY2tlZF9yZWFzb24YDCABKAkSDwoHZHJ5X3J1bhgNIAEoCBIPCgdzdW1tYXJ5GA4gASgJEiYKBm1ldGVycxgUIAMoCzIWLnNreWFnZW50LnJ1bi52MS5NZXRlchIWCg5ibG9ja2VkX2RldGFpbBgVIAEoCRIVCg1wYXJlbnRfcnVuX2lkGCggASgJIkAKDUdldFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kImEKDkdldFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnNreWFnZW50LnJ1bi52MS5SdW5TdGF0ZRIUCgxzdGF0ZV9kaWdlc3QYAiABKAkSEQoJaGVhZF9oYXNoGAMgASgJIqcBCg9MaXN0UnVuc1JlcXVlc3QSGwoKbWlzc2lvbl9pZBgBIAEoCUIHukgEcgIYGhI6CgZwaGFzZXMYAiADKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2VCD7pIDJIBCRAQIgWCAQIQARIdCglwYWdlX3NpemUYAyABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgEIAEoCUIIukgFcgMYgAQiVgoQTGlzdFJ1bnNSZXNwb25zZRIpCgRydW5zGAEgAygLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlUKD1dhdGNoUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSEQoJYWZ0ZXJfc2VxGAIgASgEItIBChBXYXRjaFJ1blJlc3BvbnNlEioKBWV2ZW50GAEgASgLMhkuc2t5YWdlbnQucnVuLnYxLlJ1bkV2ZW50SAASLwoJaGVhcnRiZWF0GAIgASgLMhouc2t5YWdlbnQucnVuLnYxLkhlYXJ0YmVhdEgAEigKA2VuZBgDIAEoCzIZLnNreWFnZW50LnJ1bi52MS5FbmRPZlJ1bkgAEi8KCXJlY29ubmVjdBgEIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SZWNvbm5lY3RIAEIGCgRpdGVtIh0KCUhlYXJ0YmVhdBIQCghoZWFkX3NlcRgBIAEoBCJGCghFbmRPZlJ1bhIoCgVwaGFzZRgBIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIQCghoZWFkX3NlcRgCIAEoBCIbCglSZWNvbm5lY3QSDgoGcmVhc29uGAEgASgJInYKEUxpc3RFdmVudHNSZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIRCglhZnRlcl9zZXEYAiABKAQSHQoJcGFnZV9zaXplGAMgASgFQgq6SAcaBRjoBygAIlEKEkxpc3RFdmVudHNSZXNwb25zZRIpCgZldmVudHMYASADKAsyGS5za3lhZ2VudC5ydW4udjEuUnVuRXZlbnQSEAoIaGVhZF9zZXEYAiABKAQifQoPUGF1c2VSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGIAIIjwKEFBhdXNlUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkiZAoQUmVzdW1lUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQEiPQoRUmVzdW1lUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkisgEKEENhbmNlbFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhgKBnJlYXNvbhgDIAEoCUIIukgFcgMYgAgSMgoFZ3JhY2UYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCLpIBaoBAjIAIj0KEUNhbmNlbFJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IpgBCg9TdGVlclJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhoKB21lc3NhZ2UYAyABKAlCCbpIBnIEGICAARIXCgRnb2FsGAQgASgJQgm6SAZyBBiAgAEiSgoQU3RlZXJSdW5SZXNwb25zZRIoCgNydW4YASABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeRIMCgRub3RlGAIgASgJIocCChBBZGp1c3RSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARInCghwcmlvcml0eRgDIAEoBUITukgQGg4Y6AcomPj/////////AUgAEjgKCGRlYWRsaW5lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIIukgFsgECQAFIABItCgVyZXRyeRgFIAEoCzIcLnNreWFnZW50LnJ1bi52MS5SZXRyeVBvbGljeUgAQg8KBmNoYW5nZRIFukgCCAEiPQoRQWRqdXN0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki6wEKElJlc29sdmVTdGVwUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBI5CgZlZmZlY3QYAyABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Qgq6SAeCAQQYARgCEhYKBG5vdGUYBCABKAlCCLpIBXIDGIAgEh8KCnJlcXVlc3RfaWQYBSABKAlCC7pICHIDsAEB2AEBIj8KE1Jlc29sdmVTdGVwUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki4AEKDkZvcmtSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIUCgNzZXEYAiABKARCB7pIBDICIAASHwoKcmVxdWVzdF9pZBgDIAEoCUILukgIcgOwAQHYAQESFwoEZ29hbBgEIAEoCUIJukgGcgQYgIABEjUKBmlucHV0cxgFIAMoCzIaLnNreWFnZW50Lm1pc3Npb24udjEuSW5wdXRCCbpIBpIBAxCAARIWCg5yZXBlYXRfZWZmZWN0cxgGIAEoCCJ2Cg9Gb3JrUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkSKgoGcGFyZW50GAIgASgLMhouc2t5YWdlbnQucnVuLnYxLkZvcmtQb2ludBINCgVub3RlcxgDIAMoCSJDChBSZXBsYXlSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJDChFSZXBsYXlSdW5SZXNwb25zZRIUCgxzdGF0ZV9kaWdlc3QYASABKAkSGAoQZmlyc3RfZGlmZmVyZW5jZRgCIAEoBCJDChBWZXJpZnlSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJtChFWZXJpZnlSdW5SZXNwb25zZRIOCgZpbnRhY3QYASABKAgSFQoNZmlyc3RfYmFkX3NlcRgCIAEoBBIOCgZkZXRhaWwYAyABKAkSDgoGZXZlbnRzGAQgASgEEhEKCWhlYWRfaGFzaBgFIAEoCSJPChBMaXN0SW5ib3hSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiABCKvAgoJSW5ib3hJdGVtEigKBGtpbmQYASABKA4yGi5za3lhZ2VudC5ydW4udjEuSW5ib3hLaW5kEg4KBnJ1bl9pZBgCIAEoCRISCgptaXNzaW9uX2lkGAMgASgJEgwKBGdvYWwYBCABKAkSDwoHc3RlcF9pZBgFIAEoCRITCgthcHByb3ZhbF9pZBgGIAEoCRINCgV0aXRsZRgHIAEoCRINCgVrbm93bhgIIAEoCRIPCgdhbnN3ZXJzGAkgAygJEikKBXNpbmNlGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNYWN0aW9uX2RpZ2VzdBgMIAEoCSJXChFMaXN0SW5ib3hSZXNwb25zZRIpCgVpdGVtcxgBIAMoCzIaLnNreWFnZW50LnJ1bi52MS5JbmJveEl0ZW0SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkQKEUFyY2hpdmVSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCJSChJBcmNoaXZlUnVuUmVzcG9uc2USDgoGZXZlbnRzGAEgASgEEhUKDWpvdXJuYWxfYnl0ZXMYAiABKAQSFQoNYXJjaGl2ZV9ieXRlcxgDIAEoBCKKAQoPRXJhc2VSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIdCgRzZXFzGAIgAygEQg+6SAySAQkQkE4iBDICKAESCwoDYWxsGAMgASgIEhoKBnJlYXNvbhgEIAEoCUIKukgHcgUQARiACCI9ChBFcmFzZVJ1blJlc3BvbnNlEikKB2VyYXN1cmUYASABKAsyGC5za3lhZ2VudC5ydW4udjEuRXJhc3VyZSK3AQoHRXJhc3VyZRISCgplcmFzdXJlX2lkGAEgASgJEg4KBnJ1bl9pZBgCIAEoCRISCgptaXNzaW9uX2lkGAMgASgJEgwKBHNlcXMYBCADKAQSCwoDYWxsGAUgASgIEg0KBWFjdG9yGAYgASgJEg4KBnJlYXNvbhgHIAEoCRIoCgR0aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghzY3J1YmJlZBgJIAEoCCJrChNMaXN0RXJhc3VyZXNSZXF1ZXN0EhcKBnJ1bl9pZBgBIAEoCUIHukgEcgIYGhIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgAQiWwoUTGlzdEVyYXN1cmVzUmVzcG9uc2USKgoIZXJhc3VyZXMYASADKAsyGC5za3lhZ2VudC5ydW4udjEuRXJhc3VyZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqtwEKCUluYm94S2luZBIaChZJTkJPWF9LSU5EX1VOU1BFQ0lGSUVEEAASFwoTSU5CT1hfS0lORF9BUFBST1ZBTBABEh0KGUlOQk9YX0tJTkRfVU5DRVJUQUlOX1NURVAQAhIaChZJTkJPWF9LSU5EX1dPUktFUl9BV0FZEAMSGQoVSU5CT1hfS0lORF9MT0dfQkVISU5EEAQSHwobSU5CT1hfS0lORF9CVURHRVRfRVhIQVVTVEVEEAUy4xEKClJ1blNlcnZpY2USfgoIU3RhcnRSdW4SIC5za3lhZ2VudC5ydW4udjEuU3RhcnRSdW5SZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLlN0YXJ0UnVuUmVzcG9uc2UiLYi1GAKC0+STAiMiHi92MS9taXNzaW9ucy97bWlzc2lvbl9pZH0vcnVuczoBKhJ6CgZHZXRSdW4SHi5za3lhZ2VudC5ydW4udjEuR2V0UnVuUmVxdWVzdBofLnNreWFnZW50LnJ1bi52MS5HZXRSdW5SZXNwb25zZSIviLUYAYLT5JMCJRIRL3YxL3J1bnMve3J1bl9pZH1aEBIOL3J1bnMve3J1bl9pZH0SZQoITGlzdFJ1bnMSIC5za3lhZ2VudC5ydW4udjEuTGlzdFJ1bnNSZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLkxpc3RSdW5zUmVzcG9uc2UiFIi1GAGC0+STAgoSCC92MS9ydW5zEnYKCFdhdGNoUnVuEiAuc2t5YWdlbnQucnVuLnYxLldhdGNoUnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5XYXRjaFJ1blJlc3BvbnNlIiOItRgBgtPkkwIZEhcvdjEvcnVucy97cnVuX2lkfTp3YXRjaDABEnsKCkxpc3RFdmVudHMSIi5za3lhZ2VudC5ydW4udjEuTGlzdEV2ZW50c1JlcXVlc3QaIy5za3lhZ2VudC5ydW4udjEuTGlzdEV2ZW50c1Jlc3BvbnNlIiSItRgBgtPkkwIaEhgvdjEvcnVucy97cnVuX2lkfS9ldmVudHMSkgEKCFBhdXNlUnVuEiAuc2t5YWdlbnQucnVuLnYxLlBhdXNlUnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5QYXVzZVJ1blJlc3BvbnNlIkGItRgCgtPkkwI3IhcvdjEvcnVucy97cnVuX2lkfTpwYXVzZToBKloZIhQvcnVucy97cnVuX2lkfS9wYXVzZToBKhKXAQoJUmVzdW1lUnVuEiEuc2t5YWdlbnQucnVuLnYxLlJlc3VtZVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuUmVzdW1lUnVuUmVzcG9uc2UiQ4i1GAKC0+STAjkiGC92MS9ydW5zL3tydW5faWR9OnJlc3VtZToBKloaIhUvcnVucy97cnVuX2lkfS9yZXN1bWU6ASoSewoJQ2FuY2VsUnVuEiEuc2t5YWdlbnQucnVuLnYxLkNhbmNlbFJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuQ2FuY2VsUnVuUmVzcG9uc2UiJ4i1GAKC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OmNhbmNlbDoBKhJ3CghTdGVlclJ1bhIgLnNreWFnZW50LnJ1bi52MS5TdGVlclJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuU3RlZXJSdW5SZXNwb25zZSImiLUYAoLT5JMCHCIXL3YxL3J1bnMve3J1bl9pZH06c3RlZXI6ASoSewoJQWRqdXN0UnVuEiEuc2t5YWdlbnQucnVuLnYxLkFkanVzdFJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuQWRqdXN0UnVuUmVzcG9uc2UiJ4i1GAKC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OmFkanVzdDoBKhKSAQoLUmVzb2x2ZVN0ZXASIy5za3lhZ2VudC5ydW4udjEuUmVzb2x2ZVN0ZXBSZXF1ZXN0GiQuc2t5YWdlbnQucnVuLnYxLlJlc29sdmVTdGVwUmVzcG9uc2UiOIi1GAOC0+STAi4iKS92MS9ydW5zL3tydW5faWR9L3N0ZXBzL3tzdGVwX2lkfTpyZXNvbHZlOgEqEmkKCUxpc3RJbmJveBIhLnNreWFnZW50LnJ1bi52MS5MaXN0SW5ib3hSZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLkxpc3RJbmJveFJlc3BvbnNlIhWItRgBgtPkkwILEgkvdjEvaW5ib3gScwoHRm9ya1J1bhIfLnNreWFnZW50LnJ1bi52MS5Gb3JrUnVuUmVxdWVzdBogLnNreWFnZW50LnJ1bi52MS5Gb3JrUnVuUmVzcG9uc2UiJYi1GAKC0+STAhsiFi92MS9ydW5zL3tydW5faWR9OmZvcms6ASoSewoJUmVwbGF5UnVuEiEuc2t5YWdlbnQucnVuLnYxLlJlcGxheVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuUmVwbGF5UnVuUmVzcG9uc2UiJ4i1GAGC0+STAh0iGC92MS9ydW5zL3tydW5faWR9OnJlcGxheToBKhJ/CgpBcmNoaXZlUnVuEiIuc2t5YWdlbnQucnVuLnYxLkFyY2hpdmVSdW5SZXF1ZXN0GiMuc2t5YWdlbnQucnVuLnYxLkFyY2hpdmVSdW5SZXNwb25zZSIoiLUYAoLT5JMCHiIZL3YxL3J1bnMve3J1bl9pZH06YXJjaGl2ZToBKhJ3CghFcmFzZVJ1bhIgLnNreWFnZW50LnJ1bi52MS5FcmFzZVJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuRXJhc2VSdW5SZXNwb25zZSImiLUYBILT5JMCHCIXL3YxL3J1bnMve3J1bl9pZH06ZXJhc2U6ASoSdQoMTGlzdEVyYXN1cmVzEiQuc2t5YWdlbnQucnVuLnYxLkxpc3RFcmFzdXJlc1JlcXVlc3QaJS5za3lhZ2VudC5ydW4udjEuTGlzdEVyYXN1cmVzUmVzcG9uc2UiGIi1GAGC0+STAg4SDC92MS9lcmFzdXJlcxJ4CglWZXJpZnlSdW4SIS5za3lhZ2VudC5ydW4udjEuVmVyaWZ5UnVuUmVxdWVzdBoiLnNreWFnZW50LnJ1bi52MS5WZXJpZnlSdW5SZXNwb25zZSIkiLUYAYLT5JMCGhIYL3YxL3J1bnMve3J1bl9pZH06dmVyaWZ5YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_options, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_run_v1_command, file_skyagent_run_v1_event, file_skyagent_run_v1_state]);
+  fileDesc("CiFza3lhZ2VudC9ydW4vdjEvcnVuX3NlcnZpY2UucHJvdG8SD3NreWFnZW50LnJ1bi52MSKAAQoPU3RhcnRSdW5SZXF1ZXN0EjMKCm1pc3Npb25faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQESFwoFYWN0b3IYAyABKAlCCLpIBXIDGP8BIjwKEFN0YXJ0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki/AMKClJ1blN1bW1hcnkSDgoGcnVuX2lkGAEgASgJEhIKCm1pc3Npb25faWQYAiABKAkSDAoEZ29hbBgDIAEoCRIQCgh0ZW1wbGF0ZRgEIAEoCRIoCgVwaGFzZRgFIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIUCgxjdXJyZW50X3N0ZXAYBiABKAkSLwoLY3JlYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGgoSd2FpdGluZ19mb3JfcGVyc29uGAogASgNEioKBmNvdW50cxgLIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SdW5Db3VudHMSFgoOYmxvY2tlZF9yZWFzb24YDCABKAkSDwoHZHJ5X3J1bhgNIAEoCBIPCgdzdW1tYXJ5GA4gASgJEiYKBm1ldGVycxgUIAMoCzIWLnNreWFnZW50LnJ1bi52MS5NZXRlchIWCg5ibG9ja2VkX2RldGFpbBgVIAEoCRIVCg1wYXJlbnRfcnVuX2lkGCggASgJIkAKDUdldFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kImEKDkdldFJ1blJlc3BvbnNlEiYKA3J1bhgBIAEoCzIZLnNreWFnZW50LnJ1bi52MS5SdW5TdGF0ZRIUCgxzdGF0ZV9kaWdlc3QYAiABKAkSEQoJaGVhZF9oYXNoGAMgASgJIqcBCg9MaXN0UnVuc1JlcXVlc3QSGwoKbWlzc2lvbl9pZBgBIAEoCUIHukgEcgIYGhI6CgZwaGFzZXMYAiADKA4yGS5za3lhZ2VudC5ydW4udjEuUnVuUGhhc2VCD7pIDJIBCRAQIgWCAQIQARIdCglwYWdlX3NpemUYAyABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgEIAEoCUIIukgFcgMYgAQiVgoQTGlzdFJ1bnNSZXNwb25zZRIpCgRydW5zGAEgAygLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlUKD1dhdGNoUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSEQoJYWZ0ZXJfc2VxGAIgASgEItIBChBXYXRjaFJ1blJlc3BvbnNlEioKBWV2ZW50GAEgASgLMhkuc2t5YWdlbnQucnVuLnYxLlJ1bkV2ZW50SAASLwoJaGVhcnRiZWF0GAIgASgLMhouc2t5YWdlbnQucnVuLnYxLkhlYXJ0YmVhdEgAEigKA2VuZBgDIAEoCzIZLnNreWFnZW50LnJ1bi52MS5FbmRPZlJ1bkgAEi8KCXJlY29ubmVjdBgEIAEoCzIaLnNreWFnZW50LnJ1bi52MS5SZWNvbm5lY3RIAEIGCgRpdGVtIh0KCUhlYXJ0YmVhdBIQCghoZWFkX3NlcRgBIAEoBCJGCghFbmRPZlJ1bhIoCgVwaGFzZRgBIAEoDjIZLnNreWFnZW50LnJ1bi52MS5SdW5QaGFzZRIQCghoZWFkX3NlcRgCIAEoBCIbCglSZWNvbm5lY3QSDgoGcmVhc29uGAEgASgJInYKEUxpc3RFdmVudHNSZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIRCglhZnRlcl9zZXEYAiABKAQSHQoJcGFnZV9zaXplGAMgASgFQgq6SAcaBRjoBygAIlEKEkxpc3RFdmVudHNSZXNwb25zZRIpCgZldmVudHMYASADKAsyGS5za3lhZ2VudC5ydW4udjEuUnVuRXZlbnQSEAoIaGVhZF9zZXEYAiABKAQifQoPUGF1c2VSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARIYCgZyZWFzb24YAyABKAlCCLpIBXIDGIAIIjwKEFBhdXNlUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkiZAoQUmVzdW1lUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHwoKcmVxdWVzdF9pZBgCIAEoCUILukgIcgOwAQHYAQEiPQoRUmVzdW1lUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkisgEKEENhbmNlbFJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhgKBnJlYXNvbhgDIAEoCUIIukgFcgMYgAgSMgoFZ3JhY2UYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCLpIBaoBAjIAIj0KEUNhbmNlbFJ1blJlc3BvbnNlEigKA3J1bhgBIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5IpgBCg9TdGVlclJ1blJlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEh8KCnJlcXVlc3RfaWQYAiABKAlCC7pICHIDsAEB2AEBEhoKB21lc3NhZ2UYAyABKAlCCbpIBnIEGICAARIXCgRnb2FsGAQgASgJQgm6SAZyBBiAgAEiSgoQU3RlZXJSdW5SZXNwb25zZRIoCgNydW4YASABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeRIMCgRub3RlGAIgASgJIocCChBBZGp1c3RSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIfCgpyZXF1ZXN0X2lkGAIgASgJQgu6SAhyA7ABAdgBARInCghwcmlvcml0eRgDIAEoBUITukgQGg4Y6AcomPj/////////AUgAEjgKCGRlYWRsaW5lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIIukgFsgECQAFIABItCgVyZXRyeRgFIAEoCzIcLnNreWFnZW50LnJ1bi52MS5SZXRyeVBvbGljeUgAQg8KBmNoYW5nZRIFukgCCAEiPQoRQWRqdXN0UnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki6wEKElJlc29sdmVTdGVwUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSMAoHc3RlcF9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBI5CgZlZmZlY3QYAyABKA4yHS5za3lhZ2VudC5leGVjdXRpb24udjEuRWZmZWN0Qgq6SAeCAQQYARgCEhYKBG5vdGUYBCABKAlCCLpIBXIDGIAgEh8KCnJlcXVlc3RfaWQYBSABKAlCC7pICHIDsAEB2AEBIj8KE1Jlc29sdmVTdGVwUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnki4AEKDkZvcmtSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JBIUCgNzZXEYAiABKARCB7pIBDICIAASHwoKcmVxdWVzdF9pZBgDIAEoCUILukgIcgOwAQHYAQESFwoEZ29hbBgEIAEoCUIJukgGcgQYgIABEjUKBmlucHV0cxgFIAMoCzIaLnNreWFnZW50Lm1pc3Npb24udjEuSW5wdXRCCbpIBpIBAxCAARIWCg5yZXBlYXRfZWZmZWN0cxgGIAEoCCJ2Cg9Gb3JrUnVuUmVzcG9uc2USKAoDcnVuGAEgASgLMhsuc2t5YWdlbnQucnVuLnYxLlJ1blN1bW1hcnkSKgoGcGFyZW50GAIgASgLMhouc2t5YWdlbnQucnVuLnYxLkZvcmtQb2ludBINCgVub3RlcxgDIAMoCSJDChBSZXBsYXlSdW5SZXF1ZXN0Ei8KBnJ1bl9pZBgBIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCLhAQoRUmVwbGF5UnVuUmVzcG9uc2USFAoMc3RhdGVfZGlnZXN0GAEgASgJEhgKEGZpcnN0X2RpZmZlcmVuY2UYAiABKAQSLAoIcmVjb3JkZWQYAyABKAsyGi5za3lhZ2VudC5ydW4udjEuRXZlbnRCb2R5EisKB2RlY2lkZWQYBCABKAsyGi5za3lhZ2VudC5ydW4udjEuRXZlbnRCb2R5Eg4KBmRldGFpbBgFIAEoCRIRCglkZWNpc2lvbnMYBiABKAQSDgoGaW5wdXRzGAcgASgEEg4KBmVyYXNlZBgIIAEoBCJ5Cg9EaWZmUnVuc1JlcXVlc3QSLwoGcnVuX2lkGAEgASgJQh+6SBxyGjIYXlswLTlBLUhKS01OUC1UVi1aXXsyNn0kEjUKDG90aGVyX3J1bl9pZBgCIAEoCUIfukgcchoyGF5bMC05QS1ISktNTlAtVFYtWl17MjZ9JCKEAgoQRGlmZlJ1bnNSZXNwb25zZRIOCgZjb21tb24YASABKAQSKQoFZmlyc3QYAiABKAsyGi5za3lhZ2VudC5ydW4udjEuSGFwcGVuaW5nEi8KC290aGVyX2ZpcnN0GAMgASgLMhouc2t5YWdlbnQucnVuLnYxLkhhcHBlbmluZxIuCgVzdGVwcxgEIAMoCzIfLnNreWFnZW50LnJ1bi52MS5TdGVwRGlmZmVyZW5jZRIoCgNydW4YBSABKAsyGy5za3lhZ2VudC5ydW4udjEuUnVuU3VtbWFyeRIqCgVvdGhlchgGIAEoCzIbLnNreWFnZW50LnJ1bi52MS5SdW5TdW1tYXJ5ImAKCUhhcHBlbmluZxIOCgZydW5faWQYASABKAkSCwoDc2VxGAIgASgEEgwKBHRleHQYAyABKAkSKAoEYm9keRgEIAEoCzIaLnNreWFnZW50LnJ1bi52MS5FdmVudEJvZHkieAoOU3RlcERpZmZlcmVuY2USDAoEcGF0aBgBIAEoCRIqCgNvbmUYAiABKAsyHS5za3lhZ2VudC5ydW4udjEuU3RlcFN0YW5kaW5nEiwKBW90aGVyGAMgASgLMh0uc2t5YWdlbnQucnVuLnYxLlN0ZXBTdGFuZGluZyKaAQoMU3RlcFN0YW5kaW5nEg8KB3N0ZXBfaWQYASABKAkSKQoFc3RhdGUYAiABKA4yGi5za3lhZ2VudC5ydW4udjEuTm9kZVN0YXRlEg8KB291dGNvbWUYAyABKAkSEAoIYXR0ZW1wdHMYBCABKA0SKwoIZHVyYXRpb24YBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iQwoQVmVyaWZ5UnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQibQoRVmVyaWZ5UnVuUmVzcG9uc2USDgoGaW50YWN0GAEgASgIEhUKDWZpcnN0X2JhZF9zZXEYAiABKAQSDgoGZGV0YWlsGAMgASgJEg4KBmV2ZW50cxgEIAEoBBIRCgloZWFkX2hhc2gYBSABKAkiTwoQTGlzdEluYm94UmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAQirwIKCUluYm94SXRlbRIoCgRraW5kGAEgASgOMhouc2t5YWdlbnQucnVuLnYxLkluYm94S2luZBIOCgZydW5faWQYAiABKAkSEgoKbWlzc2lvbl9pZBgDIAEoCRIMCgRnb2FsGAQgASgJEg8KB3N0ZXBfaWQYBSABKAkSEwoLYXBwcm92YWxfaWQYBiABKAkSDQoFdGl0bGUYByABKAkSDQoFa25vd24YCCABKAkSDwoHYW5zd2VycxgJIAMoCRIpCgVzaW5jZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKDWFjdGlvbl9kaWdlc3QYDCABKAkiVwoRTGlzdEluYm94UmVzcG9uc2USKQoFaXRlbXMYASADKAsyGi5za3lhZ2VudC5ydW4udjEuSW5ib3hJdGVtEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJEChFBcmNoaXZlUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQiUgoSQXJjaGl2ZVJ1blJlc3BvbnNlEg4KBmV2ZW50cxgBIAEoBBIVCg1qb3VybmFsX2J5dGVzGAIgASgEEhUKDWFyY2hpdmVfYnl0ZXMYAyABKAQiigEKD0VyYXNlUnVuUmVxdWVzdBIvCgZydW5faWQYASABKAlCH7pIHHIaMhheWzAtOUEtSEpLTU5QLVRWLVpdezI2fSQSHQoEc2VxcxgCIAMoBEIPukgMkgEJEJBOIgQyAigBEgsKA2FsbBgDIAEoCBIaCgZyZWFzb24YBCABKAlCCrpIB3IFEAEYgAgiPQoQRXJhc2VSdW5SZXNwb25zZRIpCgdlcmFzdXJlGAEgASgLMhguc2t5YWdlbnQucnVuLnYxLkVyYXN1cmUitwEKB0VyYXN1cmUSEgoKZXJhc3VyZV9pZBgBIAEoCRIOCgZydW5faWQYAiABKAkSEgoKbWlzc2lvbl9pZBgDIAEoCRIMCgRzZXFzGAQgAygEEgsKA2FsbBgFIAEoCBINCgVhY3RvchgGIAEoCRIOCgZyZWFzb24YByABKAkSKAoEdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIc2NydWJiZWQYCSABKAgiawoTTGlzdEVyYXN1cmVzUmVxdWVzdBIXCgZydW5faWQYASABKAlCB7pIBHICGBoSHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAEIlsKFExpc3RFcmFzdXJlc1Jlc3BvbnNlEioKCGVyYXN1cmVzGAEgAygLMhguc2t5YWdlbnQucnVuLnYxLkVyYXN1cmUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJKrcBCglJbmJveEtpbmQSGgoWSU5CT1hfS0lORF9VTlNQRUNJRklFRBAAEhcKE0lOQk9YX0tJTkRfQVBQUk9WQUwQARIdChlJTkJPWF9LSU5EX1VOQ0VSVEFJTl9TVEVQEAISGgoWSU5CT1hfS0lORF9XT1JLRVJfQVdBWRADEhkKFUlOQk9YX0tJTkRfTE9HX0JFSElORBAEEh8KG0lOQk9YX0tJTkRfQlVER0VUX0VYSEFVU1RFRBAFMtgSCgpSdW5TZXJ2aWNlEn4KCFN0YXJ0UnVuEiAuc2t5YWdlbnQucnVuLnYxLlN0YXJ0UnVuUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5TdGFydFJ1blJlc3BvbnNlIi2ItRgCgtPkkwIjIh4vdjEvbWlzc2lvbnMve21pc3Npb25faWR9L3J1bnM6ASoSegoGR2V0UnVuEh4uc2t5YWdlbnQucnVuLnYxLkdldFJ1blJlcXVlc3QaHy5za3lhZ2VudC5ydW4udjEuR2V0UnVuUmVzcG9uc2UiL4i1GAGC0+STAiUSES92MS9ydW5zL3tydW5faWR9WhASDi9ydW5zL3tydW5faWR9EmUKCExpc3RSdW5zEiAuc2t5YWdlbnQucnVuLnYxLkxpc3RSdW5zUmVxdWVzdBohLnNreWFnZW50LnJ1bi52MS5MaXN0UnVuc1Jlc3BvbnNlIhSItRgBgtPkkwIKEggvdjEvcnVucxJ2CghXYXRjaFJ1bhIgLnNreWFnZW50LnJ1bi52MS5XYXRjaFJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuV2F0Y2hSdW5SZXNwb25zZSIjiLUYAYLT5JMCGRIXL3YxL3J1bnMve3J1bl9pZH06d2F0Y2gwARJ7CgpMaXN0RXZlbnRzEiIuc2t5YWdlbnQucnVuLnYxLkxpc3RFdmVudHNSZXF1ZXN0GiMuc2t5YWdlbnQucnVuLnYxLkxpc3RFdmVudHNSZXNwb25zZSIkiLUYAYLT5JMCGhIYL3YxL3J1bnMve3J1bl9pZH0vZXZlbnRzEpIBCghQYXVzZVJ1bhIgLnNreWFnZW50LnJ1bi52MS5QYXVzZVJ1blJlcXVlc3QaIS5za3lhZ2VudC5ydW4udjEuUGF1c2VSdW5SZXNwb25zZSJBiLUYAoLT5JMCNyIXL3YxL3J1bnMve3J1bl9pZH06cGF1c2U6ASpaGSIUL3J1bnMve3J1bl9pZH0vcGF1c2U6ASoSlwEKCVJlc3VtZVJ1bhIhLnNreWFnZW50LnJ1bi52MS5SZXN1bWVSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLlJlc3VtZVJ1blJlc3BvbnNlIkOItRgCgtPkkwI5IhgvdjEvcnVucy97cnVuX2lkfTpyZXN1bWU6ASpaGiIVL3J1bnMve3J1bl9pZH0vcmVzdW1lOgEqEnsKCUNhbmNlbFJ1bhIhLnNreWFnZW50LnJ1bi52MS5DYW5jZWxSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLkNhbmNlbFJ1blJlc3BvbnNlIieItRgCgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTpjYW5jZWw6ASoSdwoIU3RlZXJSdW4SIC5za3lhZ2VudC5ydW4udjEuU3RlZXJSdW5SZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLlN0ZWVyUnVuUmVzcG9uc2UiJoi1GAKC0+STAhwiFy92MS9ydW5zL3tydW5faWR9OnN0ZWVyOgEqEnsKCUFkanVzdFJ1bhIhLnNreWFnZW50LnJ1bi52MS5BZGp1c3RSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLkFkanVzdFJ1blJlc3BvbnNlIieItRgCgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTphZGp1c3Q6ASoSkgEKC1Jlc29sdmVTdGVwEiMuc2t5YWdlbnQucnVuLnYxLlJlc29sdmVTdGVwUmVxdWVzdBokLnNreWFnZW50LnJ1bi52MS5SZXNvbHZlU3RlcFJlc3BvbnNlIjiItRgDgtPkkwIuIikvdjEvcnVucy97cnVuX2lkfS9zdGVwcy97c3RlcF9pZH06cmVzb2x2ZToBKhJpCglMaXN0SW5ib3gSIS5za3lhZ2VudC5ydW4udjEuTGlzdEluYm94UmVxdWVzdBoiLnNreWFnZW50LnJ1bi52MS5MaXN0SW5ib3hSZXNwb25zZSIViLUYAYLT5JMCCxIJL3YxL2luYm94EnMKB0ZvcmtSdW4SHy5za3lhZ2VudC5ydW4udjEuRm9ya1J1blJlcXVlc3QaIC5za3lhZ2VudC5ydW4udjEuRm9ya1J1blJlc3BvbnNlIiWItRgCgtPkkwIbIhYvdjEvcnVucy97cnVuX2lkfTpmb3JrOgEqEnsKCVJlcGxheVJ1bhIhLnNreWFnZW50LnJ1bi52MS5SZXBsYXlSdW5SZXF1ZXN0GiIuc2t5YWdlbnQucnVuLnYxLlJlcGxheVJ1blJlc3BvbnNlIieItRgBgtPkkwIdIhgvdjEvcnVucy97cnVuX2lkfTpyZXBsYXk6ASoScwoIRGlmZlJ1bnMSIC5za3lhZ2VudC5ydW4udjEuRGlmZlJ1bnNSZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLkRpZmZSdW5zUmVzcG9uc2UiIoi1GAGC0+STAhgSFi92MS9ydW5zL3tydW5faWR9OmRpZmYSfwoKQXJjaGl2ZVJ1bhIiLnNreWFnZW50LnJ1bi52MS5BcmNoaXZlUnVuUmVxdWVzdBojLnNreWFnZW50LnJ1bi52MS5BcmNoaXZlUnVuUmVzcG9uc2UiKIi1GAKC0+STAh4iGS92MS9ydW5zL3tydW5faWR9OmFyY2hpdmU6ASoSdwoIRXJhc2VSdW4SIC5za3lhZ2VudC5ydW4udjEuRXJhc2VSdW5SZXF1ZXN0GiEuc2t5YWdlbnQucnVuLnYxLkVyYXNlUnVuUmVzcG9uc2UiJoi1GASC0+STAhwiFy92MS9ydW5zL3tydW5faWR9OmVyYXNlOgEqEnUKDExpc3RFcmFzdXJlcxIkLnNreWFnZW50LnJ1bi52MS5MaXN0RXJhc3VyZXNSZXF1ZXN0GiUuc2t5YWdlbnQucnVuLnYxLkxpc3RFcmFzdXJlc1Jlc3BvbnNlIhiItRgBgtPkkwIOEgwvdjEvZXJhc3VyZXMSeAoJVmVyaWZ5UnVuEiEuc2t5YWdlbnQucnVuLnYxLlZlcmlmeVJ1blJlcXVlc3QaIi5za3lhZ2VudC5ydW4udjEuVmVyaWZ5UnVuUmVzcG9uc2UiJIi1GAGC0+STAhoSGC92MS9ydW5zL3tydW5faWR9OnZlcmlmeWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_skyagent_common_v1_options, file_skyagent_execution_v1_effect, file_skyagent_mission_v1_mission, file_skyagent_run_v1_command, file_skyagent_run_v1_event, file_skyagent_run_v1_state]);
 
 /**
  * What to start.
@@ -1882,6 +1882,48 @@ export type ReplayRunResponse = Message<"skyagent.run.v1.ReplayRunResponse"> & {
    * @generated from field: uint64 first_difference = 2;
    */
   firstDifference: bigint;
+
+  /**
+   * That event as it was recorded.
+   *
+   * @generated from field: skyagent.run.v1.EventBody recorded = 3;
+   */
+  recorded?: EventBody | undefined;
+
+  /**
+   * What would be decided now; unset when nothing would be.
+   *
+   * @generated from field: skyagent.run.v1.EventBody decided = 4;
+   */
+  decided?: EventBody | undefined;
+
+  /**
+   * Where the two differ first, as a path of fields, or why they cannot be compared.
+   *
+   * @generated from field: string detail = 5;
+   */
+  detail: string;
+
+  /**
+   * Events that were decided again and are the same.
+   *
+   * @generated from field: uint64 decisions = 6;
+   */
+  decisions: bigint;
+
+  /**
+   * Events that told of what came from outside and were taken as they are.
+   *
+   * @generated from field: uint64 inputs = 7;
+   */
+  inputs: bigint;
+
+  /**
+   * Events whose payload was erased by law: nothing is said of them.
+   *
+   * @generated from field: uint64 erased = 8;
+   */
+  erased: bigint;
 };
 
 /**
@@ -1903,6 +1945,48 @@ export type ReplayRunResponseJson = {
    * @generated from field: uint64 first_difference = 2;
    */
   firstDifference?: string;
+
+  /**
+   * That event as it was recorded.
+   *
+   * @generated from field: skyagent.run.v1.EventBody recorded = 3;
+   */
+  recorded?: EventBodyJson;
+
+  /**
+   * What would be decided now; unset when nothing would be.
+   *
+   * @generated from field: skyagent.run.v1.EventBody decided = 4;
+   */
+  decided?: EventBodyJson;
+
+  /**
+   * Where the two differ first, as a path of fields, or why they cannot be compared.
+   *
+   * @generated from field: string detail = 5;
+   */
+  detail?: string;
+
+  /**
+   * Events that were decided again and are the same.
+   *
+   * @generated from field: uint64 decisions = 6;
+   */
+  decisions?: string;
+
+  /**
+   * Events that told of what came from outside and were taken as they are.
+   *
+   * @generated from field: uint64 inputs = 7;
+   */
+  inputs?: string;
+
+  /**
+   * Events whose payload was erased by law: nothing is said of them.
+   *
+   * @generated from field: uint64 erased = 8;
+   */
+  erased?: string;
 };
 
 /**
@@ -1911,6 +1995,391 @@ export type ReplayRunResponseJson = {
  */
 export const ReplayRunResponseSchema: GenMessage<ReplayRunResponse, {jsonType: ReplayRunResponseJson}> = /*@__PURE__*/
   messageDesc(file_skyagent_run_v1_run_service, 29);
+
+/**
+ * Which two runs.
+ *
+ * @generated from message skyagent.run.v1.DiffRunsRequest
+ */
+export type DiffRunsRequest = Message<"skyagent.run.v1.DiffRunsRequest"> & {
+  /**
+   * One.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The other.
+   *
+   * @generated from field: string other_run_id = 2;
+   */
+  otherRunId: string;
+};
+
+/**
+ * Which two runs.
+ *
+ * @generated from message skyagent.run.v1.DiffRunsRequest
+ */
+export type DiffRunsRequestJson = {
+  /**
+   * One.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId?: string;
+
+  /**
+   * The other.
+   *
+   * @generated from field: string other_run_id = 2;
+   */
+  otherRunId?: string;
+};
+
+/**
+ * Describes the message skyagent.run.v1.DiffRunsRequest.
+ * Use `create(DiffRunsRequestSchema)` to create a new message.
+ */
+export const DiffRunsRequestSchema: GenMessage<DiffRunsRequest, {jsonType: DiffRunsRequestJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 30);
+
+/**
+ * Where two runs part. Ids, moments, workers, pictures and the wording of pages are not compared.
+ *
+ * @generated from message skyagent.run.v1.DiffRunsResponse
+ */
+export type DiffRunsResponse = Message<"skyagent.run.v1.DiffRunsResponse"> & {
+  /**
+   * Happenings that both have in common before they part; of a fork, its parent's up to the fork point are its own.
+   *
+   * @generated from field: uint64 common = 1;
+   */
+  common: bigint;
+
+  /**
+   * The first that differs in the one run; unset when it has no more.
+   *
+   * @generated from field: skyagent.run.v1.Happening first = 2;
+   */
+  first?: Happening | undefined;
+
+  /**
+   * The same in the other run.
+   *
+   * @generated from field: skyagent.run.v1.Happening other_first = 3;
+   */
+  otherFirst?: Happening | undefined;
+
+  /**
+   * Steps that ended otherwise, or that only one of them has, in the order of the plans.
+   *
+   * @generated from field: repeated skyagent.run.v1.StepDifference steps = 4;
+   */
+  steps: StepDifference[];
+
+  /**
+   * The one run.
+   *
+   * @generated from field: skyagent.run.v1.RunSummary run = 5;
+   */
+  run?: RunSummary | undefined;
+
+  /**
+   * The other run.
+   *
+   * @generated from field: skyagent.run.v1.RunSummary other = 6;
+   */
+  other?: RunSummary | undefined;
+};
+
+/**
+ * Where two runs part. Ids, moments, workers, pictures and the wording of pages are not compared.
+ *
+ * @generated from message skyagent.run.v1.DiffRunsResponse
+ */
+export type DiffRunsResponseJson = {
+  /**
+   * Happenings that both have in common before they part; of a fork, its parent's up to the fork point are its own.
+   *
+   * @generated from field: uint64 common = 1;
+   */
+  common?: string;
+
+  /**
+   * The first that differs in the one run; unset when it has no more.
+   *
+   * @generated from field: skyagent.run.v1.Happening first = 2;
+   */
+  first?: HappeningJson;
+
+  /**
+   * The same in the other run.
+   *
+   * @generated from field: skyagent.run.v1.Happening other_first = 3;
+   */
+  otherFirst?: HappeningJson;
+
+  /**
+   * Steps that ended otherwise, or that only one of them has, in the order of the plans.
+   *
+   * @generated from field: repeated skyagent.run.v1.StepDifference steps = 4;
+   */
+  steps?: StepDifferenceJson[];
+
+  /**
+   * The one run.
+   *
+   * @generated from field: skyagent.run.v1.RunSummary run = 5;
+   */
+  run?: RunSummaryJson;
+
+  /**
+   * The other run.
+   *
+   * @generated from field: skyagent.run.v1.RunSummary other = 6;
+   */
+  other?: RunSummaryJson;
+};
+
+/**
+ * Describes the message skyagent.run.v1.DiffRunsResponse.
+ * Use `create(DiffRunsResponseSchema)` to create a new message.
+ */
+export const DiffRunsResponseSchema: GenMessage<DiffRunsResponse, {jsonType: DiffRunsResponseJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 31);
+
+/**
+ * Something that happened, in the journal that tells it.
+ *
+ * @generated from message skyagent.run.v1.Happening
+ */
+export type Happening = Message<"skyagent.run.v1.Happening"> & {
+  /**
+   * The run whose journal it is.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId: string;
+
+  /**
+   * The event.
+   *
+   * @generated from field: uint64 seq = 2;
+   */
+  seq: bigint;
+
+  /**
+   * What happened, in one line.
+   *
+   * @generated from field: string text = 3;
+   */
+  text: string;
+
+  /**
+   * What happened.
+   *
+   * @generated from field: skyagent.run.v1.EventBody body = 4;
+   */
+  body?: EventBody | undefined;
+};
+
+/**
+ * Something that happened, in the journal that tells it.
+ *
+ * @generated from message skyagent.run.v1.Happening
+ */
+export type HappeningJson = {
+  /**
+   * The run whose journal it is.
+   *
+   * @generated from field: string run_id = 1;
+   */
+  runId?: string;
+
+  /**
+   * The event.
+   *
+   * @generated from field: uint64 seq = 2;
+   */
+  seq?: string;
+
+  /**
+   * What happened, in one line.
+   *
+   * @generated from field: string text = 3;
+   */
+  text?: string;
+
+  /**
+   * What happened.
+   *
+   * @generated from field: skyagent.run.v1.EventBody body = 4;
+   */
+  body?: EventBodyJson;
+};
+
+/**
+ * Describes the message skyagent.run.v1.Happening.
+ * Use `create(HappeningSchema)` to create a new message.
+ */
+export const HappeningSchema: GenMessage<Happening, {jsonType: HappeningJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 32);
+
+/**
+ * A step in two runs.
+ *
+ * @generated from message skyagent.run.v1.StepDifference
+ */
+export type StepDifference = Message<"skyagent.run.v1.StepDifference"> & {
+  /**
+   * Where it stands in the plan: the titles of the groups around it, and its own.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * In the one run; unset when it has no such step.
+   *
+   * @generated from field: skyagent.run.v1.StepStanding one = 2;
+   */
+  one?: StepStanding | undefined;
+
+  /**
+   * In the other run.
+   *
+   * @generated from field: skyagent.run.v1.StepStanding other = 3;
+   */
+  other?: StepStanding | undefined;
+};
+
+/**
+ * A step in two runs.
+ *
+ * @generated from message skyagent.run.v1.StepDifference
+ */
+export type StepDifferenceJson = {
+  /**
+   * Where it stands in the plan: the titles of the groups around it, and its own.
+   *
+   * @generated from field: string path = 1;
+   */
+  path?: string;
+
+  /**
+   * In the one run; unset when it has no such step.
+   *
+   * @generated from field: skyagent.run.v1.StepStanding one = 2;
+   */
+  one?: StepStandingJson;
+
+  /**
+   * In the other run.
+   *
+   * @generated from field: skyagent.run.v1.StepStanding other = 3;
+   */
+  other?: StepStandingJson;
+};
+
+/**
+ * Describes the message skyagent.run.v1.StepDifference.
+ * Use `create(StepDifferenceSchema)` to create a new message.
+ */
+export const StepDifferenceSchema: GenMessage<StepDifference, {jsonType: StepDifferenceJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 33);
+
+/**
+ * How a step stands in a run.
+ *
+ * @generated from message skyagent.run.v1.StepStanding
+ */
+export type StepStanding = Message<"skyagent.run.v1.StepStanding"> & {
+  /**
+   * The step.
+   *
+   * @generated from field: string step_id = 1;
+   */
+  stepId: string;
+
+  /**
+   * How it stands.
+   *
+   * @generated from field: skyagent.run.v1.NodeState state = 2;
+   */
+  state: NodeState;
+
+  /**
+   * What came of its last attempt, or why it stands so.
+   *
+   * @generated from field: string outcome = 3;
+   */
+  outcome: string;
+
+  /**
+   * How often this run tried it.
+   *
+   * @generated from field: uint32 attempts = 4;
+   */
+  attempts: number;
+
+  /**
+   * How long those attempts took in all.
+   *
+   * @generated from field: google.protobuf.Duration duration = 5;
+   */
+  duration?: Duration | undefined;
+};
+
+/**
+ * How a step stands in a run.
+ *
+ * @generated from message skyagent.run.v1.StepStanding
+ */
+export type StepStandingJson = {
+  /**
+   * The step.
+   *
+   * @generated from field: string step_id = 1;
+   */
+  stepId?: string;
+
+  /**
+   * How it stands.
+   *
+   * @generated from field: skyagent.run.v1.NodeState state = 2;
+   */
+  state?: NodeStateJson;
+
+  /**
+   * What came of its last attempt, or why it stands so.
+   *
+   * @generated from field: string outcome = 3;
+   */
+  outcome?: string;
+
+  /**
+   * How often this run tried it.
+   *
+   * @generated from field: uint32 attempts = 4;
+   */
+  attempts?: number;
+
+  /**
+   * How long those attempts took in all.
+   *
+   * @generated from field: google.protobuf.Duration duration = 5;
+   */
+  duration?: DurationJson;
+};
+
+/**
+ * Describes the message skyagent.run.v1.StepStanding.
+ * Use `create(StepStandingSchema)` to create a new message.
+ */
+export const StepStandingSchema: GenMessage<StepStanding, {jsonType: StepStandingJson}> = /*@__PURE__*/
+  messageDesc(file_skyagent_run_v1_run_service, 34);
 
 /**
  * What to verify.
@@ -1945,7 +2414,7 @@ export type VerifyRunRequestJson = {
  * Use `create(VerifyRunRequestSchema)` to create a new message.
  */
 export const VerifyRunRequestSchema: GenMessage<VerifyRunRequest, {jsonType: VerifyRunRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 30);
+  messageDesc(file_skyagent_run_v1_run_service, 35);
 
 /**
  * What the chain says.
@@ -2036,7 +2505,7 @@ export type VerifyRunResponseJson = {
  * Use `create(VerifyRunResponseSchema)` to create a new message.
  */
 export const VerifyRunResponseSchema: GenMessage<VerifyRunResponse, {jsonType: VerifyRunResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 31);
+  messageDesc(file_skyagent_run_v1_run_service, 36);
 
 /**
  * How much of the inbox.
@@ -2085,7 +2554,7 @@ export type ListInboxRequestJson = {
  * Use `create(ListInboxRequestSchema)` to create a new message.
  */
 export const ListInboxRequestSchema: GenMessage<ListInboxRequest, {jsonType: ListInboxRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 32);
+  messageDesc(file_skyagent_run_v1_run_service, 37);
 
 /**
  * One thing that waits for a person's word.
@@ -2274,7 +2743,7 @@ export type InboxItemJson = {
  * Use `create(InboxItemSchema)` to create a new message.
  */
 export const InboxItemSchema: GenMessage<InboxItem, {jsonType: InboxItemJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 33);
+  messageDesc(file_skyagent_run_v1_run_service, 38);
 
 /**
  * What waits.
@@ -2323,7 +2792,7 @@ export type ListInboxResponseJson = {
  * Use `create(ListInboxResponseSchema)` to create a new message.
  */
 export const ListInboxResponseSchema: GenMessage<ListInboxResponse, {jsonType: ListInboxResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 34);
+  messageDesc(file_skyagent_run_v1_run_service, 39);
 
 /**
  * Which run to archive.
@@ -2358,7 +2827,7 @@ export type ArchiveRunRequestJson = {
  * Use `create(ArchiveRunRequestSchema)` to create a new message.
  */
 export const ArchiveRunRequestSchema: GenMessage<ArchiveRunRequest, {jsonType: ArchiveRunRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 35);
+  messageDesc(file_skyagent_run_v1_run_service, 40);
 
 /**
  * Where its events are now.
@@ -2421,7 +2890,7 @@ export type ArchiveRunResponseJson = {
  * Use `create(ArchiveRunResponseSchema)` to create a new message.
  */
 export const ArchiveRunResponseSchema: GenMessage<ArchiveRunResponse, {jsonType: ArchiveRunResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 36);
+  messageDesc(file_skyagent_run_v1_run_service, 41);
 
 /**
  * What to erase.
@@ -2498,7 +2967,7 @@ export type EraseRunRequestJson = {
  * Use `create(EraseRunRequestSchema)` to create a new message.
  */
 export const EraseRunRequestSchema: GenMessage<EraseRunRequest, {jsonType: EraseRunRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 37);
+  messageDesc(file_skyagent_run_v1_run_service, 42);
 
 /**
  * What was erased.
@@ -2533,7 +3002,7 @@ export type EraseRunResponseJson = {
  * Use `create(EraseRunResponseSchema)` to create a new message.
  */
 export const EraseRunResponseSchema: GenMessage<EraseRunResponse, {jsonType: EraseRunResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 38);
+  messageDesc(file_skyagent_run_v1_run_service, 43);
 
 /**
  * The record of an erasure.
@@ -2680,7 +3149,7 @@ export type ErasureJson = {
  * Use `create(ErasureSchema)` to create a new message.
  */
 export const ErasureSchema: GenMessage<Erasure, {jsonType: ErasureJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 39);
+  messageDesc(file_skyagent_run_v1_run_service, 44);
 
 /**
  * Which erasures.
@@ -2743,7 +3212,7 @@ export type ListErasuresRequestJson = {
  * Use `create(ListErasuresRequestSchema)` to create a new message.
  */
 export const ListErasuresRequestSchema: GenMessage<ListErasuresRequest, {jsonType: ListErasuresRequestJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 40);
+  messageDesc(file_skyagent_run_v1_run_service, 45);
 
 /**
  * A page of erasures.
@@ -2792,7 +3261,7 @@ export type ListErasuresResponseJson = {
  * Use `create(ListErasuresResponseSchema)` to create a new message.
  */
 export const ListErasuresResponseSchema: GenMessage<ListErasuresResponse, {jsonType: ListErasuresResponseJson}> = /*@__PURE__*/
-  messageDesc(file_skyagent_run_v1_run_service, 41);
+  messageDesc(file_skyagent_run_v1_run_service, 46);
 
 /**
  * Why a person is needed.
@@ -2994,7 +3463,8 @@ export const RunService: GenService<{
     output: typeof ForkRunResponseSchema;
   },
   /**
-   * Folds a journal again with network and model off and compares digests.
+   * Decides a run again from its record, with network, model and workers off, and names the first event that would be
+   * another one now.
    *
    * @generated from rpc skyagent.run.v1.RunService.ReplayRun
    */
@@ -3002,6 +3472,16 @@ export const RunService: GenService<{
     methodKind: "unary";
     input: typeof ReplayRunRequestSchema;
     output: typeof ReplayRunResponseSchema;
+  },
+  /**
+   * Says where two runs part, and which of their steps ended otherwise.
+   *
+   * @generated from rpc skyagent.run.v1.RunService.DiffRuns
+   */
+  diffRuns: {
+    methodKind: "unary";
+    input: typeof DiffRunsRequestSchema;
+    output: typeof DiffRunsResponseSchema;
   },
   /**
    * Moves the journal of a run that has ended into a compressed file; it stays listed, readable and verifiable.

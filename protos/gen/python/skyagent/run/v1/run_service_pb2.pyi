@@ -994,23 +994,239 @@ class ReplayRunResponse(_message.Message):
 
     STATE_DIGEST_FIELD_NUMBER: _builtins.int
     FIRST_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    DECIDED_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
     state_digest: _builtins.str
     """Digest of the state that the replay reached."""
     first_difference: _builtins.int
     """First event that differs; 0 when none does."""
+    detail: _builtins.str
+    """Where the two differ first, as a path of fields, or why they cannot be compared."""
+    decisions: _builtins.int
+    """Events that were decided again and are the same."""
+    inputs: _builtins.int
+    """Events that told of what came from outside and were taken as they are."""
+    erased: _builtins.int
+    """Events whose payload was erased by law: nothing is said of them."""
+    @_builtins.property
+    def recorded(self) -> _event_pb2.EventBody:
+        """That event as it was recorded."""
+
+    @_builtins.property
+    def decided(self) -> _event_pb2.EventBody:
+        """What would be decided now; unset when nothing would be."""
+
     def __init__(
         self,
         *,
         state_digest: _builtins.str = ...,
         first_difference: _builtins.int = ...,
+        recorded: _event_pb2.EventBody | None = ...,
+        decided: _event_pb2.EventBody | None = ...,
+        detail: _builtins.str = ...,
+        decisions: _builtins.int = ...,
+        inputs: _builtins.int = ...,
+        erased: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decided", b"decided", "recorded", b"recorded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_difference", b"first_difference", "state_digest", b"state_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided", b"decided", "decisions", b"decisions", "detail", b"detail", "erased", b"erased", "first_difference", b"first_difference", "inputs", b"inputs", "recorded", b"recorded", "state_digest", b"state_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayRunResponse: _TypeAlias = ReplayRunResponse  # noqa: Y015
+
+@_typing.final
+class DiffRunsRequest(_message.Message):
+    """Which two runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    OTHER_RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """One."""
+    other_run_id: _builtins.str
+    """The other."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        other_run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["other_run_id", b"other_run_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffRunsRequest: _TypeAlias = DiffRunsRequest  # noqa: Y015
+
+@_typing.final
+class DiffRunsResponse(_message.Message):
+    """Where two runs part. Ids, moments, workers, pictures and the wording of pages are not compared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMON_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    OTHER_FIRST_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    common: _builtins.int
+    """Happenings that both have in common before they part; of a fork, its parent's up to the fork point are its own."""
+    @_builtins.property
+    def first(self) -> Global___Happening:
+        """The first that differs in the one run; unset when it has no more."""
+
+    @_builtins.property
+    def other_first(self) -> Global___Happening:
+        """The same in the other run."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepDifference]:
+        """Steps that ended otherwise, or that only one of them has, in the order of the plans."""
+
+    @_builtins.property
+    def run(self) -> Global___RunSummary:
+        """The one run."""
+
+    @_builtins.property
+    def other(self) -> Global___RunSummary:
+        """The other run."""
+
+    def __init__(
+        self,
+        *,
+        common: _builtins.int = ...,
+        first: Global___Happening | None = ...,
+        other_first: Global___Happening | None = ...,
+        steps: _abc.Iterable[Global___StepDifference] | None = ...,
+        run: Global___RunSummary | None = ...,
+        other: Global___RunSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "other", b"other", "other_first", b"other_first", "run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common", b"common", "first", b"first", "other", b"other", "other_first", b"other_first", "run", b"run", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffRunsResponse: _TypeAlias = DiffRunsResponse  # noqa: Y015
+
+@_typing.final
+class Happening(_message.Message):
+    """Something that happened, in the journal that tells it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run whose journal it is."""
+    seq: _builtins.int
+    """The event."""
+    text: _builtins.str
+    """What happened, in one line."""
+    @_builtins.property
+    def body(self) -> _event_pb2.EventBody:
+        """What happened."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        text: _builtins.str = ...,
+        body: _event_pb2.EventBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "run_id", b"run_id", "seq", b"seq", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Happening: _TypeAlias = Happening  # noqa: Y015
+
+@_typing.final
+class StepDifference(_message.Message):
+    """A step in two runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    ONE_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Where it stands in the plan: the titles of the groups around it, and its own."""
+    @_builtins.property
+    def one(self) -> Global___StepStanding:
+        """In the one run; unset when it has no such step."""
+
+    @_builtins.property
+    def other(self) -> Global___StepStanding:
+        """In the other run."""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        one: Global___StepStanding | None = ...,
+        other: Global___StepStanding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["one", b"one", "other", b"other"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["one", b"one", "other", b"other", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepDifference: _TypeAlias = StepDifference  # noqa: Y015
+
+@_typing.final
+class StepStanding(_message.Message):
+    """How a step stands in a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step."""
+    state: _event_pb2.NodeState.ValueType
+    """How it stands."""
+    outcome: _builtins.str
+    """What came of its last attempt, or why it stands so."""
+    attempts: _builtins.int
+    """How often this run tried it."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long those attempts took in all."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        state: _event_pb2.NodeState.ValueType = ...,
+        outcome: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "duration", b"duration", "outcome", b"outcome", "state", b"state", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepStanding: _TypeAlias = StepStanding  # noqa: Y015
 
 @_typing.final
 class VerifyRunRequest(_message.Message):

@@ -105,6 +105,11 @@ class RunServiceStub:
                 request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunRequest.SerializeToString,
                 response_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunResponse.FromString,
                 _registered_method=True)
+        self.DiffRuns = channel.unary_unary(
+                '/skyagent.run.v1.RunService/DiffRuns',
+                request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.DiffRunsRequest.SerializeToString,
+                response_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.DiffRunsResponse.FromString,
+                _registered_method=True)
         self.ArchiveRun = channel.unary_unary(
                 '/skyagent.run.v1.RunService/ArchiveRun',
                 request_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ArchiveRunRequest.SerializeToString,
@@ -224,7 +229,15 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplayRun(self, request, context):
-        """Folds a journal again with network and model off and compares digests.
+        """Decides a run again from its record, with network, model and workers off, and names the first event that would be
+        another one now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffRuns(self, request, context):
+        """Says where two runs part, and which of their steps ended otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -330,6 +343,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ReplayRun,
                     request_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunRequest.FromString,
                     response_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunResponse.SerializeToString,
+            ),
+            'DiffRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffRuns,
+                    request_deserializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.DiffRunsRequest.FromString,
+                    response_serializer=skyagent_dot_run_dot_v1_dot_run__service__pb2.DiffRunsResponse.SerializeToString,
             ),
             'ArchiveRun': grpc.unary_unary_rpc_method_handler(
                     servicer.ArchiveRun,
@@ -731,6 +749,33 @@ class RunService:
             '/skyagent.run.v1.RunService/ReplayRun',
             skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunRequest.SerializeToString,
             skyagent_dot_run_dot_v1_dot_run__service__pb2.ReplayRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyagent.run.v1.RunService/DiffRuns',
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.DiffRunsRequest.SerializeToString,
+            skyagent_dot_run_dot_v1_dot_run__service__pb2.DiffRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,7 +62,11 @@ class RunServiceStub:
     ForkRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ForkRunRequest, _run_service_pb2.ForkRunResponse]
     """Starts a new run from an event of another."""
     ReplayRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ReplayRunRequest, _run_service_pb2.ReplayRunResponse]
-    """Folds a journal again with network and model off and compares digests."""
+    """Decides a run again from its record, with network, model and workers off, and names the first event that would be
+    another one now.
+    """
+    DiffRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DiffRunsRequest, _run_service_pb2.DiffRunsResponse]
+    """Says where two runs part, and which of their steps ended otherwise."""
     ArchiveRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ArchiveRunRequest, _run_service_pb2.ArchiveRunResponse]
     """Moves the journal of a run that has ended into a compressed file; it stays listed, readable and verifiable."""
     EraseRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.EraseRunRequest, _run_service_pb2.EraseRunResponse]
@@ -106,7 +110,11 @@ class RunServiceAsyncStub(RunServiceStub):
     ForkRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ForkRunRequest, _run_service_pb2.ForkRunResponse]  # type: ignore[assignment]
     """Starts a new run from an event of another."""
     ReplayRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ReplayRunRequest, _run_service_pb2.ReplayRunResponse]  # type: ignore[assignment]
-    """Folds a journal again with network and model off and compares digests."""
+    """Decides a run again from its record, with network, model and workers off, and names the first event that would be
+    another one now.
+    """
+    DiffRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DiffRunsRequest, _run_service_pb2.DiffRunsResponse]  # type: ignore[assignment]
+    """Says where two runs part, and which of their steps ended otherwise."""
     ArchiveRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ArchiveRunRequest, _run_service_pb2.ArchiveRunResponse]  # type: ignore[assignment]
     """Moves the journal of a run that has ended into a compressed file; it stays listed, readable and verifiable."""
     EraseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.EraseRunRequest, _run_service_pb2.EraseRunResponse]  # type: ignore[assignment]
@@ -231,7 +239,17 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ReplayRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ReplayRunResponse, _abc.Awaitable[_run_service_pb2.ReplayRunResponse]]:
-        """Folds a journal again with network and model off and compares digests."""
+        """Decides a run again from its record, with network, model and workers off, and names the first event that would be
+        another one now.
+        """
+
+    @_abc_1.abstractmethod
+    def DiffRuns(
+        self,
+        request: _run_service_pb2.DiffRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.DiffRunsResponse, _abc.Awaitable[_run_service_pb2.DiffRunsResponse]]:
+        """Says where two runs part, and which of their steps ended otherwise."""
 
     @_abc_1.abstractmethod
     def ArchiveRun(

@@ -6,6 +6,7 @@ import pytest
 
 from control.core import check, dispatch
 from control.core.replay import Given, Replayed, first_difference, replay
+from control.core.run import RunFold
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.policy.v1 import decision_pb2 as pol
 from skyagent.run.v1 import event_pb2 as ev
@@ -91,8 +92,11 @@ def test_a_changed_validator_is_noticed_at_the_first_event_that_it_decides(monke
 
 def test_a_changed_dispatcher_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     events = recorded()
-    monkeypatch.setattr(dispatch, "_in_hand", lambda _folded: None)
-    monkeypatch.setattr(dispatch, "next_step", lambda folded, _group: folded.state.nodes[-1])
+
+    def the_last(folded: RunFold, _group_id: str) -> st.NodeRecord:
+        return folded.state.nodes[-1]
+
+    monkeypatch.setattr(dispatch, "next_step", the_last)
     found = replayed(events)
     assert found.difference is not None
     assert found.difference.recorded.WhichOneof("kind") in ("policy_decided", "step_intended")

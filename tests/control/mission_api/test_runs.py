@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from control.core.run import fold
 from control.core.summary import state_digest
 from control.journal import shared_journal
-from infra.errors import AlreadyExists, InvalidArgument, NotFound, OutOfRange, Precondition, SkyError, Unimplemented
+from infra.errors import AlreadyExists, InvalidArgument, NotFound, OutOfRange, Precondition, SkyError
 from infra.status import from_rpc_error
 from skyagent.execution.v1 import effect_pb2 as eff
 from skyagent.run.v1 import event_pb2 as ev
@@ -204,12 +204,6 @@ async def test_a_journal_is_verified(world: World) -> None:
     assert (verified.intact, verified.events, verified.head_hash) == (True, 3, head_hash)
 
 
-async def test_replays_say_that_they_are_not_there_yet(world: World) -> None:
-    run_id = (await world.create()).run_id
-    replay = world.client.runs.ReplayRun(pb.ReplayRunRequest(run_id=run_id))
-    assert isinstance(await _error(replay), Unimplemented)
-
-
 CALLS: list[Call] = [
     lambda runs, run_id: runs.GetRun(pb.GetRunRequest(run_id=run_id)),
     lambda runs, run_id: runs.ListEvents(pb.ListEventsRequest(run_id=run_id)),
@@ -219,6 +213,9 @@ CALLS: list[Call] = [
     lambda runs, run_id: runs.SteerRun(pb.SteerRunRequest(run_id=run_id, message="x")),
     lambda runs, run_id: runs.AdjustRun(pb.AdjustRunRequest(run_id=run_id, priority=1)),
     lambda runs, run_id: runs.ResolveStep(pb.ResolveStepRequest(run_id=run_id, step_id=run_id, effect=eff.EFFECT_DONE)),
+    lambda runs, run_id: runs.ForkRun(pb.ForkRunRequest(run_id=run_id, seq=1)),
+    lambda runs, run_id: runs.ReplayRun(pb.ReplayRunRequest(run_id=run_id)),
+    lambda runs, run_id: runs.DiffRuns(pb.DiffRunsRequest(run_id=run_id, other_run_id=run_id)),
     lambda runs, run_id: runs.VerifyRun(pb.VerifyRunRequest(run_id=run_id)),
 ]
 

@@ -222,6 +222,16 @@ class Journal:
         rows = self._execute("SELECT * FROM steps WHERE state <> 'RELEASED' ORDER BY begun_ms, step_id, attempt")
         return [_record(row) for row in rows.fetchall()]
 
+    def let_go(self, each: int, most: int) -> list[Record]:
+        """The last attempts of each run whose outcome is recorded; only their keys are kept until the run has ended."""
+        rows = self._execute(
+            "SELECT run_id, step_id, attempt, log_generation, epoch, action_digest, effect_class, state, outcome,"
+            " begun_ms, done_ms FROM (SELECT *, row_number() OVER (PARTITION BY run_id ORDER BY done_ms DESC) AS nth"
+            " FROM steps WHERE state = 'RELEASED') WHERE nth <= ? ORDER BY done_ms DESC LIMIT ?",
+            (each, most),
+        )
+        return [_record(row) for row in rows.fetchall()]
+
     def run_ids(self) -> list[str]:
         """Every run of which a key is kept, oldest first."""
         rows = self._execute("SELECT run_id FROM steps GROUP BY run_id ORDER BY min(begun_ms), run_id")

@@ -20,6 +20,8 @@ from skyagent.execution.v1 import worker_service_pb2 as pb
 
 PROTOCOL_VERSION: Final = 2
 MAX_RESIDENT_RUNS: Final = 4096  # the contract's bound; the next Hello names the next ones
+LET_GO_OF_EACH_RUN: Final = 8  # a log that was set back lacks the last ones first
+MAX_LET_GO: Final = 1024
 MAX_UNRELEASED: Final = 2048  # outcomes that nobody records; then no more work is asked for
 
 log = event_logger(__name__)
@@ -38,7 +40,7 @@ class Introduction:
     capacity: int
     version: str
 
-    def hello(self, held: list[Record], resident_runs: list[str]) -> pb.Hello:
+    def hello(self, held: list[Record], resident_runs: list[str], let_go: list[Record]) -> pb.Hello:
         """The whole of it."""
         return pb.Hello(
             worker_id=self.worker_id,
@@ -54,6 +56,7 @@ class Introduction:
             ),
             held=map(wire.held_step, held),
             protocol_version=PROTOCOL_VERSION,
+            released=[wire.step_key(record.key, record.fence) for record in let_go],
         )
 
 
@@ -88,9 +91,10 @@ class Session:
         """Hello and Welcome; then everything that the control plane may not know is told again."""
         parts = self._parts
         held = await parts.journal.submit(Journal.unreleased)
+        let_go = await parts.journal.submit(lambda journal: journal.let_go(LET_GO_OF_EACH_RUN, MAX_LET_GO))
         resident = await self._resident_runs()
         asked_at = parts.clock.monotonic()
-        welcome = await self._stream.greet(introduction.hello(held, resident))
+        welcome = await self._stream.greet(introduction.hello(held, resident, let_go))
         log.info("worker.connected", node=welcome.node_id, session=welcome.session_id, held=len(held))
         parts.lease.grant(asked_at, welcome.lease_ttl.ToTimedelta().total_seconds())
         parts.uplink.connect(self._stream, self._store)

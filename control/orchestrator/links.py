@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -94,6 +94,8 @@ class WorkerLink(ABC):
     unrecorded: set[Key] = field(default_factory=set["Key"])
     """Outcomes that this node passed on, or had no owner for, and that are not known to be recorded."""
 
+    _let_go: dict[str, list[Key]] | None = None
+
     @property
     @abstractmethod
     def near(self) -> bool:
@@ -122,6 +124,14 @@ class WorkerLink(ABC):
     @property
     def kind(self) -> str:
         return self.hello.capabilities.kind
+
+    def let_go_of(self, run_id: str) -> Sequence[Key]:
+        """The last attempts of a run that its journal has let go of, as Hello named them."""
+        if self._let_go is None:
+            self._let_go = {}
+            for key in self.hello.released:
+                self._let_go.setdefault(key.run_id, []).append(Key.of(key))
+        return self._let_go.get(run_id, ())
 
     @contextmanager
     def one_credit(self) -> Generator[None]:

@@ -10,6 +10,7 @@ from control.orchestrator.attempts import Attempts, NoWorker
 from control.orchestrator.ledger import Ledger
 from control.orchestrator.links import Key, Standing, Wanted, WorkerLink, WorkerLinks
 from control.orchestrator.results import Results, lost, still_open
+from control.orchestrator.set_back import done_unknown
 from infra.clock import Clock
 from infra.settings import LeaseSettings
 from skyagent.execution.v1 import effect_pb2 as eff
@@ -40,14 +41,17 @@ class OpenIntents:
     """Until when cancelled steps may end by themselves."""
     _cancelled: set[tuple[str, Key]] = field(default_factory=set["tuple[str, Key]"])
     _missing_since: dict[Key, float] = field(default_factory=dict[Key, float])
+    _compared: set[str] = field(default_factory=set[str])
+    """Streams whose Hello was held against this log."""
 
     async def settle(self) -> None:
-        """Looks at every open intent once.
+        """Looks at every open intent once, and at what workers say they have done.
 
         Raises:
             ControlMoved: a command came in before something could be sent again.
             NoWorker: the worker that something must be sent to again has no room, or has lent none to this node.
         """
+        await self._compare()
         state = self.ledger.state
         if state.blocked_reason == LOG_BEHIND and not ending(state, self.clock.now_ms()):
             return
@@ -65,6 +69,13 @@ class OpenIntents:
                 await self._there(record, attempt, key, link)
         if not away and self.ledger.state.blocked_reason == WORKER_AWAY:
             await self.ledger.commit_now(_back)
+
+    async def _compare(self) -> None:
+        """Parks the run when a worker that has come since knows more than this log."""
+        for link in [link for link in self.links.by_id.values() if link.session_id not in self._compared]:
+            self._compared.add(link.session_id)
+            if what := await done_unknown(self.ledger, link):
+                await self.results.log_is_behind(link, what, again=True)
 
     async def _there(self, record: st.NodeRecord, attempt: st.AttemptRecord, key: Key, link: WorkerLink) -> None:
         """The very journal that the intent names can be asked."""

@@ -20,6 +20,7 @@ from control.orchestrator.evidence import MOST_REFUSALS, not_stored, without
 from control.orchestrator.joining import Joining
 from control.orchestrator.ledger import Ledger
 from control.orchestrator.links import Key, WorkerLink
+from control.orchestrator.set_back import told
 from infra.blobs import BlobStore
 from infra.log import event_logger
 from infra.refs import blob_refs
@@ -90,7 +91,8 @@ class Results:
         key = Key.of(report.result.key)
         attempt = self.ledger.folded.attempt(key.step_id, key.attempt)
         if attempt is None or not attempt.intended_seq:
-            await self.log_is_behind(report.link, f"did attempt {key.attempt} of step {key.step_id}")
+            if not await told(self.ledger, (key,)):  # it is reported on every stream
+                await self.log_is_behind(report.link, f"did attempt {key.attempt} of step {key.step_id}")
             return
         if attempt.open and report.result.outcome.reason == RUN_ENDED:
             # It has forgotten what it did: that it refuses now does not prove that nothing happened.
@@ -151,10 +153,14 @@ class Results:
         move = next_move(folded, checks, self.ledger.clock.now_ms())
         return move.events if isinstance(move, Record) else ()
 
-    async def log_is_behind(self, link: WorkerLink, what: str) -> None:
-        """A worker knows what the log does not: the log was set back, and a person must look at the run."""
+    async def log_is_behind(self, link: WorkerLink, what: str, *, again: bool = False) -> None:
+        """A worker knows what the log does not: the log was set back, and a person must look at the run.
+
+        Once it is parked, only what is said `again` is added for that person.
+        """
         log.error("run.log_behind", run_id=self.ledger.head.run_id, worker_id=link.worker_id, what=what)
-        await self.ledger.commit_now(lambda folded: () if _parked(folded) else (log_behind(link, what),))
+        known = _ended if again else _parked
+        await self.ledger.commit_now(lambda folded: () if known(folded) else (log_behind(link, what),))
         self.woken.set()
 
     async def lose_behind(self, link: WorkerLink, key: Key, what: str) -> None:
@@ -241,6 +247,10 @@ def log_behind(link: WorkerLink, what: str) -> ev.EventBody:
         " happened, then resume or cancel the run"
     )
     return ev.EventBody(run_blocked=ev.RunBlocked(reason=LOG_BEHIND, detail=detail))
+
+
+def _ended(folded: RunFold) -> bool:
+    return terminal(folded.state.phase)
 
 
 def _parked(folded: RunFold) -> bool:

@@ -33,6 +33,7 @@ from infra.errors import DataLoss, Precondition
 from infra.settings import OwnershipSettings, Settings
 from skyagent.common.v1.blob_pb2 import BlobRef
 from skyagent.execution.v1.action_pb2 import Outcome
+from skyagent.run.v1 import command_pb2 as cmd
 from skyagent.run.v1 import event_pb2 as ev
 from tests.control.orchestrator.harness import CLOCK, IDS, ControlPlane, control_plane, settings_in, worker
 from tests.fold.journals import REPOSITORY
@@ -325,3 +326,30 @@ async def test_what_cannot_be_done_is_refused_by_name(
 ) -> None:
     said = await skyagent_db(Settings(data_dir=tmp_path / "nothing"), *arguments)
     assert (said.code, reason in said.err) == (code, True), said.err
+
+
+PAUSE, RESUME = cmd.Command(pause=cmd.PauseCommand()), cmd.Command(resume=cmd.ResumeCommand())
+
+
+async def test_a_run_of_which_a_worker_has_done_more_than_the_backup_knows_waits_for_a_person(tmp_path: Path) -> None:
+    settings, file, hand = settings_in(tmp_path), tmp_path / "backup.db", Counting()
+    async with control_plane(settings, services=()) as plane:
+        run_id = await plane.start(steps=str(STEPS))  # nothing is planned yet, so steps will have other ids
+    moving.backup(settings.journal_path, file, QUIET)
+    async with control_plane(settings) as plane, worker(settings, plane.runtime.address, hand):
+        await plane.until(run_id, "step_validated")
+        await plane.command(run_id, PAUSE)
+        paused = await plane.until_state(run_id, lambda state: state.phase == ev.RUN_PHASE_PAUSED)
+    done = len(hand.done)
+    assert 0 < done < STEPS
+    moving.restore(file, settings.journal_path, QUIET, CLOCK, replace=True)
+    async with control_plane(settings) as plane, worker(settings, plane.runtime.address, hand):
+        parked = await plane.until_state(run_id, lambda state: "has done step" in state.blocked_detail)
+        acted = [record.node.node_id for record in paused.nodes if record.attempts]
+        assert any(step_id in parked.blocked_detail for step_id in acted)
+        assert (parked.blocked_reason, parked.counts.attempts, len(hand.done)) == ("LOG_BEHIND", 0, done)
+        await plane.command(run_id, RESUME)
+        await plane.until(run_id, "step_validated")
+    async with control_plane(settings) as plane, worker(settings, plane.runtime.address, hand):
+        state = await plane.until_ended(run_id, within=40)  # a person is asked once
+        assert (state.counts.steps_succeeded, (await plane.kinds(run_id)).count("run_unblocked")) == (STEPS, 1)

@@ -329,6 +329,7 @@ class Hello(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    RELEASED_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Stable across restarts; must match the caller's identity."""
     incarnation_id: _builtins.str
@@ -345,6 +346,12 @@ class Hello(_message.Message):
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldStep]:
         """Every attempt that the journal holds and whose result is not known to be recorded."""
 
+    @_builtins.property
+    def released(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepKey]:
+        """Of each run that has not ended here, the last attempts whose recorded outcome the journal has let go of: an owner
+        whose log lacks one knows that its log was set back. Empty: the worker does not say.
+        """
+
     def __init__(
         self,
         *,
@@ -354,10 +361,11 @@ class Hello(_message.Message):
         capabilities: Global___Capabilities | None = ...,
         held: _abc.Iterable[Global___HeldStep] | None = ...,
         protocol_version: _builtins.int = ...,
+        released: _abc.Iterable[Global___StepKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "held", b"held", "incarnation_id", b"incarnation_id", "journal_id", b"journal_id", "protocol_version", b"protocol_version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "held", b"held", "incarnation_id", b"incarnation_id", "journal_id", b"journal_id", "protocol_version", b"protocol_version", "released", b"released", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,6 +158,8 @@ class Settings(BaseSettings):
     node_id: str = Field(default="node-1", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     database_url: SecretStr | None = None
     """postgresql://user:password@host:port/name, shared by several control planes; None: SQLite in the data folder."""
+    redis_url: SecretStr | None = None
+    """redis://user:password@host:port of a Redis or Valkey that carries wakes between them; None: NOTIFY does."""
     dry_run: bool = False
     otlp_endpoint: str | None = None
     """An OTLP/gRPC collector as http://host:port; None: no telemetry leaves and none is made."""

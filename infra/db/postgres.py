@@ -24,6 +24,7 @@ from infra.db.driver import driver_of
 from infra.db.failure import end_process
 from infra.db.migrate import upgrade
 from infra.db.postgres_failure import explained, fate, unreachable
+from infra.db.wakes import RedisWakes
 from infra.errors import InvalidArgument, Precondition, SkyError, Violation
 from infra.metrics import NO_METRICS, Metrics
 
@@ -49,10 +50,12 @@ _REQUIRED = {"fsync": ("on",), "full_page_writes": ("on",), "synchronous_commit"
 class PostgresBackend:
     """Implements infra.db.backend.Backend over the one writing connection of this process."""
 
-    def __init__(self, engine: Engine, who: str) -> None:
-        """`who` marks this process's own news, which it need not hear."""
+    def __init__(self, engine: Engine, who: str, wakes: RedisWakes | None = None) -> None:
+        """`who` marks this process's own news, which it need not hear; `wakes` carries them in place of NOTIFY."""
         self._engine = engine
         self._who = who
+        self._wakes = wakes
+        self._committing: frozenset[str] = frozenset()
         self._name = name_of(engine.url)
         self._connection: Connection | None = None
 
@@ -71,6 +74,8 @@ class PostgresBackend:
 
     def commit(self) -> None:
         self.connection.exec_driver_sql("COMMIT")
+        if self._wakes is not None:
+            self._wakes.say(self._committing)
 
     def rollback(self) -> None:
         if self._connection is None:
@@ -81,6 +86,9 @@ class PostgresBackend:
             self.close()
 
     def announce(self, topics: frozenset[str]) -> None:
+        if self._wakes is not None:  # said once it is committed, and nobody waits for that
+            self._committing = topics
+            return
         for payload in _payloads(self._who, sorted(topics)):
             self.connection.exec_driver_sql("SELECT pg_notify(%s, %s)", (CHANNEL, payload))
 
@@ -116,6 +124,7 @@ async def open_postgres(
     address: str,
     *,
     who: str,
+    wakes: RedisWakes | None = None,
     settings: DatabaseSettings | None = None,
     on_fatal: Callable[[SkyError], None] = end_process,
     metrics: Metrics = NO_METRICS,
@@ -132,9 +141,9 @@ async def open_postgres(
         begin_reading="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         explained=partial(explained, name=name_of(url)),
         now_ms=now_ms,
-        news=partial(news, url, who),
+        news=partial(news, url, who) if wakes is None else wakes.news,
     )
-    backend = PostgresBackend(_engine(url, NullPool), who)
+    backend = PostgresBackend(_engine(url, NullPool), who, wakes)
     await asyncio.to_thread(_prepare, backend)
     readers = _engine(url, QueuePool, pool_size=chosen.readers, max_overflow=0, pool_pre_ping=True)
     try:

@@ -163,7 +163,7 @@ def _put(source: Place, target: Place, told: Steps, clock: Clock, *, replace: bo
             work = stack.enter_context(drafted(target, replace=True))
         else:
             work = Path(stack.enter_context(TemporaryDirectory(prefix="skyagent-"))) / "draft.db"
-            before = 0
+            before = _generation_at(target)
         _draft(source, work, told)
         # Above whatever began here before, also when the same backup was restored once already.
         generation = _prepared(work, max(before, clock.now_ms() // 1000), told)
@@ -217,6 +217,12 @@ def _generation_of_file(target: Path, *, replace: bool) -> int:
         if not replace and _holds_something(connection):
             raise _not_empty(target)
         return queries.log_generation(connection)
+
+
+def _generation_at(target: URL) -> int:
+    """The same of a PostgreSQL."""
+    with connection_to(target) as connection:
+        return queries.log_generation(connection) if standing(connection).at else 0
 
 
 def _put_aside(target: Path, clock: Clock) -> None:

@@ -1,3 +1,4 @@
+import { Link } from "@tanstack/react-router";
 import type { ReactNode } from "react";
 import { NodeState } from "../gen/skyagent/run/v1/event_pb";
 import { useNow } from "../lib/clock";
@@ -20,6 +21,11 @@ export function RunHeader(props: { feed: RunFeed; following: boolean; onFollow: 
         <h1 className="min-w-0 text-lg leading-6 font-semibold tracking-tight break-words">{state.spec?.goal}</h1>
         <PhaseBadge phase={state.phase} />
         {state.spec?.dryRun && <Badge tone="muted">Dry run</Badge>}
+        {state.parent && (
+          <Link to="/runs/$runId" params={{ runId: state.parent.runId }} search={{}} className="text-sm underline">
+            Fork of {state.parent.runId} at event {String(state.parent.seq)}
+          </Link>
+        )}
         <span className="ml-auto flex min-w-0 items-center gap-3">
           {!props.following && !ended && <Button onClick={props.onFollow}>Follow live</Button>}
           <LinkState feed={props.feed} />

@@ -32,3 +32,10 @@ def test_every_path_that_a_document_names_exists(name: str) -> None:
 
 def _tests() -> list[Path]:
     return [path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
+
+
+def test_each_decision_has_a_number_of_its_own_and_says_it() -> None:
+    files = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    numbers = [file.name[:4] for file in files]
+    assert numbers == sorted(set(numbers))
+    assert [file.read_text()[:7] for file in files] == [f"# {number}:" for number in numbers]

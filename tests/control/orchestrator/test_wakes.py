@@ -102,7 +102,8 @@ async def test_a_mesh_starts_and_works_without_its_valkey_and_says_so_once(
 
 async def test_a_valkey_that_stands_still_keeps_no_commit_waiting(new_database: Callable[[], str]) -> None:
     clock = SystemClock()
-    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    asked = list[asyncio.StreamWriter]()
+    silent = await asyncio.start_server(lambda _reader, writer: asked.append(writer), "127.0.0.1", 0)
     (port,) = [listening.getsockname()[1] for listening in silent.sockets]
     wakes = RedisWakes(f"redis://127.0.0.1:{port}", "test", "me")
     publishing = asyncio.ensure_future(wakes.publish())
@@ -114,6 +115,9 @@ async def test_a_valkey_that_stands_still_keeps_no_commit_waiting(new_database: 
             assert clock.monotonic() - before < 20 * 0.5  # far from a second's patience each
     finally:
         publishing.cancel()
+        await asyncio.gather(publishing, return_exceptions=True)
+        for writer in asked:
+            writer.close()
 
 
 async def test_an_address_of_no_redis_is_refused_by_name() -> None:

@@ -33,23 +33,36 @@ class Measures:
         if self.metrics is NO_METRICS:
             return
         for body in events:
-            match body.WhichOneof("kind"):
-                case "step_intended":
-                    self._intended(folded, body.step_intended)
-                case "step_finished":
-                    self._finished(folded, body.step_finished)
-                case "step_uncertain":
-                    self._count(known.STEPS_UNCERTAIN).add()
-                case "approval_decided":
-                    outcome = _said(ev.ApprovalState.Name(body.approval_decided.state), "APPROVAL_STATE_")
-                    self._count(known.APPROVALS_DECIDED, outcome).add()
-                case "owner_changed" if body.owner_changed.cause == TAKEN_OVER:
-                    self._count(known.TAKEOVERS).add()
-                case "run_finished":
-                    phase = _said(ev.RunPhase.Name(body.run_finished.phase), "RUN_PHASE_")
-                    self._count(known.RUNS_FINISHED, phase).add()
-                case _:
-                    pass
+            self._of_step(folded, body)
+            self._of_run(body)
+
+    def _of_step(self, folded: RunFold, body: ev.EventBody) -> None:
+        match body.WhichOneof("kind"):
+            case "step_intended":
+                self._intended(folded, body.step_intended)
+            case "step_finished":
+                self._finished(folded, body.step_finished)
+            case "step_uncertain":
+                self._count(known.STEPS_UNCERTAIN).add()
+            case _:
+                pass
+
+    def _of_run(self, body: ev.EventBody) -> None:
+        match body.WhichOneof("kind"):
+            case "approval_decided":
+                outcome = _said(ev.ApprovalState.Name(body.approval_decided.state), "APPROVAL_STATE_")
+                self._count(known.APPROVALS_DECIDED, outcome).add()
+            case "run_blocked":
+                self._count(known.RUNS_BLOCKED, body.run_blocked.reason).add()
+            case "budget_granted":
+                self._count(known.BUDGET_GRANTED, body.budget_granted.kind).add(body.budget_granted.amount)
+            case "owner_changed" if body.owner_changed.cause == TAKEN_OVER:
+                self._count(known.TAKEOVERS).add()
+            case "run_finished":
+                phase = _said(ev.RunPhase.Name(body.run_finished.phase), "RUN_PHASE_")
+                self._count(known.RUNS_FINISHED, phase).add()
+            case _:
+                pass
 
     def renewed(self, leases: int) -> None:
         """A heartbeat renewed so many leases."""

@@ -14,7 +14,7 @@ from control.core.turn import State, turn
 from control.journal import Journal
 from control.scheduler.firings import FiringStore, Seen
 from control.scheduler.missions import Missions
-from control.scheduler.starting import Starter, skipped
+from control.scheduler.starting import Starter
 from infra.clock import Clock, wait_for
 from infra.errors import Conflict, DeadlineExceeded, Exhausted, SkyError, Unavailable
 from infra.log import event_logger
@@ -117,7 +117,7 @@ class Scheduler:
                 self.look(schedule_id)  # somebody else had a turn: decide again
                 return
             left_out = [firing for firing in decided.firings if firing.state is State.SKIPPED]
-            skipped(schedule_id, [(firing.due_ms, firing.reason) for firing in left_out])
+            self.starter.skipped(schedule_id, [(firing.due_ms, firing.reason) for firing in left_out])
         for run_id in decided.cancel:
             if run_id not in self._cancelled:
                 await self._cancel(seen, run_id)

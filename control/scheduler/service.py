@@ -84,7 +84,7 @@ async def _open(runtime: Runtime) -> AsyncGenerator[Register]:
     channel, incarnation = runtime.channel("mission-api"), runtime.ids.uuid()
     missions = Missions(MissionServiceStub(channel), RunServiceStub(channel))
     firings = FiringStore(database, incarnation)
-    starter = Starter(firings, missions, runtime.clock, incarnation)
+    starter = Starter(firings, missions, runtime.clock, incarnation, runtime.metrics)
     scheduler = Scheduler(firings, starter, missions, journal, runtime.clock)
     store = ScheduleStore(database, scheduler.look)
     schedules = Schedules(store, firings, missions, scheduler, runtime.clock, runtime.ids)

@@ -12,6 +12,8 @@ from control.scheduler.missions import Missions
 from infra.clock import Clock
 from infra.errors import Cancelled, Conflict, DeadlineExceeded, Exhausted, Internal, SkyError, Unavailable
 from infra.log import event_logger
+from infra.metrics import NO_METRICS, Metrics
+from infra.metrics import catalogue as known
 
 LEFT_SECONDS = 3.0
 """A start that stands still so long, by the clock of the one that looks, is carried on by other processes, too."""
@@ -38,6 +40,7 @@ class Starter:
     missions: Missions
     clock: Clock
     incarnation: str
+    metrics: Metrics = NO_METRICS
     _first_seen: dict[tuple[str, int, str], float] = field(default_factory=dict[tuple[str, int, str], float])
     _pauses: dict[tuple[str, int, str], _Pause] = field(default_factory=dict[tuple[str, int, str], _Pause])
     _fresh: bool = True
@@ -78,10 +81,21 @@ class Starter:
             reason = f"{error.message} [{error.reason}]"
             if await self.store.refused(start, reason, self.clock.now_ms()):
                 log.warning("schedule.refused", schedule_id=schedule_id, due=due, error=error)
+                self._count("refused")
             raise
         if await self.store.started(start, run_id, self.clock.now_ms()):
             log.info("schedule.started", schedule_id=schedule_id, due=due, run_id=run_id)
+            self._count("started")
         return run_id
+
+    def skipped(self, schedule_id: str, reasons: Iterable[tuple[int, str]]) -> None:
+        """Says what was left out, and why."""
+        for due_ms, reason in reasons:
+            log.info("schedule.skipped", schedule_id=schedule_id, due=_readable(due_ms), reason=reason)
+            self._count("skipped")
+
+    def _count(self, outcome: str) -> None:
+        self.metrics.count(known.SCHEDULE_FIRINGS, outcome).add()
 
     async def _try(self, start: ToStart, room: asyncio.Semaphore) -> None:
         async with room:
@@ -103,9 +117,3 @@ class Starter:
 
 def _readable(due_ms: int) -> str:
     return datetime.fromtimestamp(due_ms / 1000, UTC).isoformat()
-
-
-def skipped(schedule_id: str, reasons: Iterable[tuple[int, str]]) -> None:
-    """Says in the log what was left out, and why."""
-    for due_ms, reason in reasons:
-        log.info("schedule.skipped", schedule_id=schedule_id, due=_readable(due_ms), reason=reason)

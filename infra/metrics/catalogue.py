@@ -24,6 +24,7 @@ STEPS_UNCERTAIN_OPEN = Gauge("skyagent_steps_uncertain", "Of them, in runs of th
 RUNS_OWNED = Gauge("skyagent_runs_owned", "Runs that this node drives.")
 RUNS = Gauge("skyagent_runs", "Runs that have not ended.", ("tenant", "phase"))
 RUNS_FINISHED = Counter("skyagent_runs_finished_total", "Runs that ended under this node.", ("phase",))
+RUNS_BLOCKED = Counter("skyagent_runs_blocked_total", "Times that a run could not go on, by its reason.", ("reason",))
 RUNS_BROKEN = Counter("skyagent_runs_broken_total", "How often the driver of a run broke; it is tried again.")
 RUNS_ARCHIVED = Counter("skyagent_runs_archived_total", "Journals that were moved into a file.")
 RUNS_ERASED = Counter("skyagent_runs_erased_total", "Erasures, of a whole run or of some of its events.")
@@ -35,6 +36,9 @@ WORKERS_WANTED = Gauge("skyagent_runs_waiting_for_worker", "Runs that wait for a
 LEASES_RENEWED = Counter("skyagent_leases_renewed_total", "Leases of steps that a heartbeat renewed.")
 LEASES_EXPIRED = Counter("skyagent_leases_expired_total", "Attempts whose worker was away for longer than its lease.")
 ATTEMPTS_LOST = Counter("skyagent_attempts_lost_total", "Attempts that were begun and lost.", ("effect_class",))
+
+BUDGET_GRANTED = Counter("skyagent_budget_granted_total", "What runs were granted, in the kind's own unit.", ("kind",))
+SCHEDULE_FIRINGS = Counter("skyagent_schedule_firings_total", "Due times, by what came of them.", ("outcome",))
 
 APPROVALS_OPEN = Gauge("skyagent_approvals_open", "Questions that wait for a person.", ("tenant",))
 APPROVAL_OLDEST = Gauge("skyagent_approval_oldest_seconds", "How long the oldest open question has waited.")

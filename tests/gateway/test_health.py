@@ -67,6 +67,14 @@ async def test_metrics_say_what_the_journal_says(place: Place) -> None:
     assert not [name for name in found if str(run["runId"]) in name]
 
 
+async def test_metrics_tell_of_runs_that_used_up_what_they_were_granted(place: Place) -> None:
+    stopped = await place.skyagent("run", "--template", "self_test", "--set", "steps=3", "--steps", "1")
+    assert stopped.code == 5
+    found = await counted(place.gateway())
+    assert found["skyagent_runs_blocked_total BUDGET_EXHAUSTED"] == 1
+    assert found["skyagent_budget_granted_total steps"] == 1
+
+
 async def test_metrics_need_a_token_and_health_needs_none(place: Place) -> None:
     gateway = place.gateway()
     assert (await gateway.call("/metrics")).status == 401

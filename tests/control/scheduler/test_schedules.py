@@ -35,6 +35,16 @@ async def test_a_run_starts_when_it_is_due_in_the_name_of_whoever_made_the_sched
     assert now.next_time.ToMilliseconds() == made.next_time.ToMilliseconds() + 60_000
 
 
+async def test_what_comes_of_due_times_is_counted(timetable: Timetable) -> None:
+    made = await timetable.create(every=MINUTE)
+    await timetable.pass_by(60)
+    await timetable.pass_by(60)
+    assert await timetable.states(made.schedule_id) == ["STARTED", "SKIPPED"]
+    counted = (await timetable.world.runtime.metrics.text("default")).decode()
+    assert 'skyagent_schedule_firings_total{outcome="started"} 1.0' in counted
+    assert 'skyagent_schedule_firings_total{outcome="skipped"} 1.0' in counted
+
+
 async def test_what_is_once_starts_once(timetable: Timetable) -> None:
     made = await timetable.create(at=at(timetable.clock.now_ms() + 5_000))
     await timetable.pass_by(5)

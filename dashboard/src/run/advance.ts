@@ -1,23 +1,19 @@
 // What each kind of event does to a run's state: the twin of the methods of RunFold in control/core/run.py.
-import { create, type DescMessage, type MessageShape, mergeFromBinary } from "@bufbuild/protobuf";
-import { type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
+import { create } from "@bufbuild/protobuf";
+import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { OutcomeSchema, OutcomeStatus, type SessionState } from "../gen/skyagent/execution/v1/action_pb";
-import { Effect, EffectClass } from "../gen/skyagent/execution/v1/effect_pb";
+import { Effect } from "../gen/skyagent/execution/v1/effect_pb";
 import { MissionSpecSchema } from "../gen/skyagent/mission/v1/mission_pb";
 import { DecisionSchema } from "../gen/skyagent/policy/v1/decision_pb";
-import { RetryPolicySchema } from "../gen/skyagent/run/v1/command_pb";
-import {
-  ApprovalState,
-  type CommandApplied,
-  type EventBody,
-  NodeState,
-  type RunEvent,
-} from "../gen/skyagent/run/v1/event_pb";
+import { ApprovalState, type EventBody, NodeState, type RunEvent } from "../gen/skyagent/run/v1/event_pb";
 import { Holds } from "../gen/skyagent/run/v1/plan_pb";
-import { ApprovalRecordSchema, NodeRecordSchema, type RunState, RunStateSchema } from "../gen/skyagent/run/v1/state_pb";
+import { ApprovalRecordSchema, NodeRecordSchema, type RunState } from "../gen/skyagent/run/v1/state_pb";
+import { commanded } from "./commands";
 import type { RunFold } from "./fold";
+import * as inherited from "./inherited";
+import { copied, timeOf } from "./messages";
 import * as meters from "./meters";
-import { isProbe, nodeId, stepOf } from "./tree";
+import { isProbe, nodeId } from "./tree";
 
 /** What happened, with its kind. */
 export type Happening = Exclude<EventBody["kind"], { case: undefined }>;
@@ -28,34 +24,6 @@ type Advance<K extends Kind> = (folded: RunFold, body: BodyOf<K>, event: RunEven
 /** Lets one event change the state; the kinds that are missing below are evidence, and change nothing. */
 export function advance(folded: RunFold, { case: kind, value }: Happening, event: RunEvent): void {
   (ADVANCE[kind] as Advance<Kind> | undefined)?.(folded, value, event);
-}
-
-export function timeOf(event: RunEvent): Timestamp {
-  return copied(TimestampSchema, event.time);
-}
-
-/** A message that Python copies becomes part of the state, even when the event leaves it unset. */
-function copied<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc> | undefined): MessageShape<Desc> {
-  return message ?? create(schema);
-}
-
-function commanded(state: RunState, { command }: CommandApplied): void {
-  const kind = command?.kind;
-  if (kind?.case === "pause") state.pauseWanted = true;
-  if (kind?.case === "resume") state.pauseWanted = false;
-  if (kind?.case === "cancel") {
-    state.cancelWanted = true;
-    state.cancelReason = kind.value.reason;
-  }
-  if (kind?.case === "steer") state.steering.push(kind.value.message);
-  if (kind?.case === "priority") state.priority = kind.value.priority;
-  if (kind?.case === "deadline") state.deadline = copied(TimestampSchema, kind.value.deadline);
-  if (kind?.case === "fork") {
-    state.forks.push(kind.value.runId);
-    state.lineage ||= state.runId;
-  }
-  if (kind?.case === "budget") meters.toppedUp(state, kind.value.kind, kind.value.amount);
-  if (kind?.case === "retry") state.retry = copied(RetryPolicySchema, kind.value);
 }
 
 function sessionKept(state: RunState, session: SessionState): void {
@@ -247,30 +215,7 @@ const ADVANCE: { readonly [K in Kind]?: Advance<K> } = {
   steeringAnswered({ state }, body) {
     state.steeringNote = body.note;
   },
-  stateInherited(folded, body, event) {
-    const { state } = folded;
-    state.planningOpen = false;
-    mergeFromBinary(RunStateSchema, state, body.state);
-    state.inheritedSeq = event.seq;
-    if (!body.more) folded.reindex();
-  },
-  outcomeInherited(folded, body, event) {
-    folded.attempt(body.stepId, body.attempt).finishedSeq = event.seq;
-  },
-  begunElsewhere(folded, body, event) {
-    const record = folded.plan.node(body.stepId);
-    const attempt = folded.attempt(body.stepId, body.attempt);
-    const outcome = body.outcome ?? create(OutcomeSchema);
-    folded.close(attempt);
-    attempt.effectClass = stepOf(record)?.action?.effectClass ?? EffectClass.UNSPECIFIED;
-    attempt.status = outcome.status;
-    attempt.effect = outcome.effect;
-    attempt.message = outcome.message;
-    attempt.outcomeReason = outcome.reason;
-    attempt.finishedSeq = event.seq;
-    attempt.finishTime = timeOf(event);
-    attempt.begunBy = body.runId;
-    attempt.begunNumber = body.number;
-    folded.plan.set(record, NodeState.CHECKING);
-  },
+  stateInherited: inherited.state,
+  outcomeInherited: inherited.outcome,
+  begunElsewhere: inherited.begunElsewhere,
 };

@@ -8,7 +8,8 @@ import {
   type RunState,
   RunStateSchema,
 } from "../gen/skyagent/run/v1/state_pb";
-import { advance, timeOf } from "./advance";
+import { advance } from "./advance";
+import { timeOf } from "./messages";
 import { passed, stepEnded } from "./meters";
 import { IllegalEvent, Plan } from "./plan";
 

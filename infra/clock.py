@@ -121,6 +121,15 @@ class ManualClock:
         self._elapsed = until
         await asyncio.sleep(0)
 
+    async def leap(self, seconds: float) -> None:
+        """Let time pass in one go, as over the sleep of a laptop: whoever is due by then wakes once."""
+        self._elapsed += seconds
+        while self._sleepers and self._sleepers[0][0] <= self._elapsed:
+            _, _, woken = heapq.heappop(self._sleepers)
+            if not woken.done():
+                woken.set_result(None)
+        await asyncio.sleep(0)
+
     def jump(self, seconds: float) -> None:
         """Set the wall clock off by so much, as an administrator or NTP would; monotonic time does not notice."""
         self._start_ms += round(seconds * 1000)

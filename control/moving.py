@@ -7,7 +7,7 @@ bytes are stored before an event names them and never change.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,6 +43,9 @@ from infra.errors import DataLoss, NotFound, Precondition, SkyError
 from infra.settings import OwnershipSettings, Settings
 
 Place = Path | URL
+
+_LOGS = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a file, and plays into whatever has its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,15 +211,20 @@ def _pour(work: Path, target: URL, told: Steps, *, replace: bool) -> None:
 
 
 def _generation_of_file(target: Path, *, replace: bool) -> int:
-    """The log generation of what is there; 0 when there is nothing."""
+    """The log generation of what is there; 0 when there is nothing, or only what cannot be read and is replaced."""
     if not target.is_file() or not target.stat().st_size:
         return 0
-    with _file_seen(target) as connection:
-        if not standing(connection).at:
+    try:
+        with _file_seen(target) as connection:
+            if not standing(connection).at:
+                return 0
+            if not replace and _holds_something(connection):
+                raise _not_empty(target)
+            return queries.log_generation(connection)
+    except DataLoss:
+        if replace:
             return 0
-        if not replace and _holds_something(connection):
-            raise _not_empty(target)
-        return queries.log_generation(connection)
+        raise
 
 
 def _generation_at(target: URL) -> int:
@@ -226,11 +234,20 @@ def _generation_at(target: URL) -> int:
 
 
 def _put_aside(target: Path, clock: Clock) -> None:
-    """Keeps the file that is replaced, under another name, with all that its log still held."""
+    """Keeps the file that is replaced, under another name, with all that its log still held.
+
+    It gets a second name, so that the target is never missing: the draft takes its place in one step. A log that is
+    left would be played by SQLite into whatever stands in that place.
+    """
+    kept = target.with_name(f"{target.name}.replaced-{clock.now_ms()}")
     if target.is_file() and target.stat().st_size:
-        with file_connection(target):
-            pass  # closing it empties the log into the file
-        target.replace(target.with_name(f"{target.name}.replaced-{clock.now_ms()}"))
+        with suppress(DataLoss), file_connection(target):
+            pass  # closing it empties the log into the file; of one that is damaged, the log is kept beside it
+        kept.hardlink_to(target)
+    for log in _LOGS:
+        beside = target.with_name(target.name + log)
+        if beside.is_file():
+            beside.replace(kept.with_name(kept.name + log))
 
 
 def _holds_something(connection: Connection) -> bool:

@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 import psycopg
 from psycopg import sql
 from sqlalchemy import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from infra.db.engine import DriverError, writing_engine
 from infra.db.failure import corrupt, storage_failure
@@ -268,7 +268,7 @@ def _explained_by(path: Path) -> Generator[None]:
     """Errors of SQLite as a person should see them."""
     try:
         yield
-    except DriverError as error:
+    except (DriverError, DBAPIError) as error:
         failure = storage_failure(error, path)
         if failure is None:
             raise

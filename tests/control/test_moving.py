@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sys
@@ -29,7 +30,7 @@ from execution.noop import NoopExecutor
 from infra.blobs import shared_blobs
 from infra.db import open_database
 from infra.db.copying import Copied, counts_of_file, file_connection
-from infra.errors import DataLoss, Precondition
+from infra.errors import DataLoss, Precondition, SkyError
 from infra.settings import OwnershipSettings, Settings
 from skyagent.common.v1.blob_pb2 import BlobRef
 from skyagent.execution.v1.action_pb2 import Outcome
@@ -203,6 +204,57 @@ async def test_a_restore_that_breaks_half_way_has_changed_nothing(settings: Sett
     assert files_in(tmp_path) == ["backup.db"]
     with moving.seen(place) as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM runs").scalar_one() == 2
+
+
+async def test_the_log_of_a_database_that_is_gone_is_not_played_into_what_is_restored(tmp_path: Path) -> None:
+    settings, file = settings_in(tmp_path / "data"), tmp_path / "backup.db"
+    place, log = settings.journal_path, settings.data_dir / "journal.db-wal"
+    async with with_a_run(settings, steps=1) as (plane, run_id):
+        await plane.until_ended(run_id)
+        await asyncio.to_thread(moving.backup, place, file, QUIET)
+        await plane.until_ended(await plane.start(steps="1"))
+        left = log.read_bytes()
+    assert left
+    place.unlink()
+    log.write_bytes(left)
+    moving.restore(file, place, QUIET, CLOCK, replace=False)
+    with moving.seen(place) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM runs").scalar_one() == 1
+
+
+async def test_a_database_that_cannot_be_read_any_more_is_replaced_and_kept(tmp_path: Path) -> None:
+    settings, file = settings_in(tmp_path / "data"), tmp_path / "backup.db"
+    place = settings.journal_path
+    async with with_a_run(settings, steps=1) as (plane, run_id):
+        await plane.until_ended(run_id)
+        await asyncio.to_thread(moving.backup, place, file, QUIET)
+    damaged = place.read_bytes()[:100] + bytes(2000) + place.read_bytes()[2100:]
+    place.write_bytes(damaged)
+    with pytest.raises(DataLoss):
+        moving.restore(file, place, QUIET, CLOCK, replace=False)
+    moving.restore(file, place, QUIET, CLOCK, replace=True)
+    with moving.seen(place) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM runs").scalar_one() == 1
+    assert [kept.read_bytes() for kept in settings.data_dir.glob("journal.db.replaced-*")] == [damaged]
+
+
+async def test_a_restore_that_breaks_at_its_very_end_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, file = settings_in(tmp_path / "data"), tmp_path / "backup.db"
+    async with with_a_run(settings, steps=1) as (plane, run_id):
+        await plane.until_ended(run_id)
+        await asyncio.to_thread(moving.backup, settings.journal_path, file, QUIET)
+
+    def broken(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("infra.db.copying.os.fsync", broken)
+    with pytest.raises(SkyError):
+        moving.restore(file, settings.journal_path, QUIET, CLOCK, replace=True)
+    monkeypatch.undo()
+    with moving.seen(settings.journal_path) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM runs").scalar_one() == 1
 
 
 async def test_a_backup_whose_journal_was_changed_is_not_restored(settings: Settings, tmp_path: Path) -> None:

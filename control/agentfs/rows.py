@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import sqlalchemy as sa
 
@@ -76,6 +76,12 @@ def drop_erased(connection: sa.Connection, run_id: str, payloads: Iterable[bytes
 def artifact_digests(connection: sa.Connection) -> Iterable[bytes]:
     """The digests of everything that is listed."""
     return (digest.encode() for digest in connection.execute(sa.select(artifacts.c.digest)).scalars())
+
+
+def given_digests(connection: sa.Connection, *, besides: Collection[str]) -> Iterable[bytes]:
+    """The digests of what people of other tenants gave."""
+    theirs = sa.select(blob_grants.c.digest).where(blob_grants.c.given, blob_grants.c.tenant.not_in(tuple(besides)))
+    return (digest.encode() for digest in connection.execute(theirs).scalars())
 
 
 def drop_grants(connection: sa.Connection, digests: Iterable[str]) -> None:

@@ -65,13 +65,15 @@ class Retention:
             await self.blobs.put(file, expected=made.digest)
             swapped = await self.db.transact(
                 lambda connection, made=made, run=run: files.swap(
-                    connection, run_id, made, run.head.head_hash, now_ms(connection)
+                    connection, run_id, made, run.archive, run.head.head_hash, now_ms(connection)
                 )
             )
             if swapped:
                 if run.archive is not None:
                     await self.blobs.delete(run.archive)
                 return done
+            if made.digest not in await self.db.read(lambda connection: files.named_archives(connection, run_id)):
+                await self.blobs.delete(made.digest)
         raise Conflict("RUN_MOVES", f"run {run_id} gets new events all the time: archive it later", run_id=run_id)
 
     async def erase(self, erase: Erase, now_ms: Time, also: Also | None) -> Erasure:

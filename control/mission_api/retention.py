@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import sqlalchemy as sa
 
 from control.agentfs import AgentFs
-from control.agentfs.rows import artifact_digests, drop_erased
+from control.agentfs.rows import artifact_digests, drop_erased, given_digests
 from control.journal import Archived, Erase, Erasure, Journal
 from control.mission_api.store import erase_spec, specs
 from infra.auth import Caller
@@ -82,7 +83,8 @@ class Retention:
             return
         for erasure in left:
             await self.agentfs.hide(erasure.run_id)
-        scrubbed = await self.journal.scrub(left, named=_named)
+        tenants = {erasure.tenant for erasure in left}
+        scrubbed = await self.journal.scrub(left, named=partial(_named, tenants=tenants))
         if scrubbed.removed:
             await self.agentfs.forget(scrubbed.removed)
         if not scrubbed.done:
@@ -96,6 +98,8 @@ class Retention:
             log.warning("run.not_archived", run_id=run_id, error=error)
 
 
-def _named(connection: sa.Connection) -> Iterator[bytes]:
+def _named(connection: sa.Connection, tenants: Collection[str]) -> Iterator[bytes]:
+    """What else names bytes; what these tenants gave themselves goes with the run that it was for."""
     yield from specs(connection)
     yield from artifact_digests(connection)
+    yield from given_digests(connection, besides=tenants)

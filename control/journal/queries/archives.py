@@ -60,11 +60,20 @@ def begin(connection: Connection, run_id: str, digest: str, last_seq: int, now_m
     connection.execute(named.on_conflict_do_update(index_elements=["run_id"], set_=said, where=unfinished))
 
 
-def swap(connection: Connection, run_id: str, archive: KeptArchive, head_hash: bytes, now_ms: int) -> bool:
-    """Put the file in the place of the rows, if the run is as it was when the file was made."""
+def swap(
+    connection: Connection, run_id: str, archive: KeptArchive, before: str | None, head_hash: bytes, now_ms: int
+) -> bool:
+    """Put the file in the place of the rows, if the run is as it was when the file was made, and nothing was erased:
+    an erasure changes no hash, but it forgets what was begun and replaces what was there before.
+    """
     chosen = select(runs.c.head_seq, runs.c.head_hash, runs.c.terminal).where(runs.c.run_id == run_id)
     run = connection.execute(chosen.with_for_update()).one()
     if not run.terminal or run.head_seq != archive.last_seq or run.head_hash != head_hash:
+        return False
+    kept = archive_of(connection, run_id)
+    if (kept.digest if kept else None) != before or (
+        before is None and archive.digest not in named_archives(connection, run_id)
+    ):
         return False
     put(connection, run_id, archive, now_ms)
     gone = delete(run_events).where(run_events.c.run_id == run_id, run_events.c.seq <= archive.last_seq)

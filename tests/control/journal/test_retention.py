@@ -24,7 +24,7 @@ from control.journal import (
 )
 from control.journal.archive import packed, unpacked
 from control.journal.errors import RunHasForks, RunNotFound
-from infra.blobs import BlobStore
+from infra.blobs import Blob, BlobStore
 from infra.digest import digest_of
 from infra.errors import DataLoss, Precondition
 from tests.control.journal.world import TENANT, World, opened
@@ -316,3 +316,24 @@ def test_the_same_events_make_the_same_archive_and_come_back_as_they_were() -> N
     assert digest_of(packed("R", events)) == digest_of(packed("R", events))
     with pytest.raises(DataLoss):
         unpacked(b"something else")
+
+
+async def test_what_is_erased_while_it_is_being_archived_does_not_come_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await world.ended(EventDraft(7, MARKER))
+    put, erased = world.blobs.put, list[str]()
+
+    async def erased_meanwhile(data: bytes, *, expected: str | None = None) -> Blob:
+        if not erased:
+            erased.append((await world.journal.erase(world.erase(run))).erasure_id)
+        return await put(data, expected=expected)
+
+    monkeypatch.setattr(world.blobs, "put", erased_meanwhile)
+    await world.journal.archive(run.run_id)
+    monkeypatch.undo()
+    await scrubbed(world)
+    assert erased
+    assert all(event.payload is None for event in await world.journal.read(run.run_id))
+    stored = [await world.blobs.get(digest) async for digest in world.blobs.digests()]
+    assert not any(MARKER in (event.payload or b"") for file in stored for event in unpacked(file))

@@ -19,6 +19,7 @@ from infra.db import open_database
 from infra.mesh import serving
 from infra.settings import RetentionSettings, Settings
 from infra.status import from_rpc_error
+from skyagent.artifact.v1 import artifact_service_pb2 as art
 from skyagent.mission.v1 import mission_service_pb2 as missions
 from skyagent.run.v1 import event_pb2 as ev
 from skyagent.run.v1 import run_service_pb2 as pb
@@ -163,3 +164,15 @@ async def test_what_is_old_enough_is_archived_by_itself(settings: Settings, call
 def holding(folder: Path) -> list[Path]:
     """Files in which the marker stands as it was written."""
     return [path for path in folder.rglob("*") if path.is_file() and MARKER.encode() in path.read_bytes()]
+
+
+async def test_what_another_tenant_gave_stays_whatever_a_run_says_of_it(world: World, calling_as: CallingAs) -> None:
+    other = client_of(calling_as, world.runtime, tenant="other", role=Role.OPERATOR)
+    stored = (await other.artifacts.UploadFile(art.UploadFileRequest(data=b"a,b\n1,2\n", media_type="text/csv"))).blob
+    spec = login()
+    spec.goal = f"sign in, whatever {stored.digest} says"
+    made = await world.client.missions.CreateMission(missions.CreateMissionRequest(spec=spec))
+    await world.finish(await world.owned(made.run_id))
+    await world.client.runs.EraseRun(pb.EraseRunRequest(run_id=made.run_id, all=True, reason="asked by the person"))
+    pieces = [piece.data async for piece in other.artifacts.Download(art.DownloadRequest(digest=stored.digest))]
+    assert b"".join(pieces) == b"a,b\n1,2\n"

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from control.budgets import Ask, Escrow, Granted, Refused
 from control.core.budget import Source, own_limit, refused
-from control.core.meters import MONEY, STEPS, TOKENS, WALL_TIME, draws, meter
+from control.core.meters import KINDS, MONEY, STEPS, TOKENS, WALL_TIME, draws, meter
 from control.core.moves import Draw
 from control.core.run import BUDGET_EXHAUSTED, RunFold, terminal
 from control.journal import Journal
+from control.journal.erasure import RunErased
 from control.journal.folding import folded_run
 from control.orchestrator.ledger import Ledger
 from infra.clock import Clock
@@ -21,6 +22,8 @@ from skyagent.run.v1 import state_pb2 as st
 
 PORTION = {STEPS: 100, MONEY: 1_000_000, TOKENS: 100_000, WALL_TIME: 600_000}
 """What a run asks for at once, when it needs less: a grant is two commits, and what one run holds no other can use."""
+MOST = 2**62
+"""More than any grant: what settles is bounded by what was granted."""
 LOOK_SECONDS = 5.0
 """How often somebody looks for runs that ended and gave nothing back, because who drove them died."""
 
@@ -131,7 +134,18 @@ class Returns:
     async def look(self) -> None:
         """Settles every run that has ended and still holds something."""
         for run_id in await self.escrow.unsettled():
-            state = (await folded_run(self.journal, run_id)).folded.state
-            used = {found.kind: found.spent for found in state.meters}
+            try:
+                used = await self._used(run_id)
+            except SkyError as error:  # one that cannot be read must not keep the others
+                log.warning("budget.not_returned", run_id=run_id, error=error)
+                continue
             held = await self.escrow.settle(run_id, used)
             log.info("budget.settled_late", run_id=run_id, kinds=[one.kind for one in held])
+
+    async def _used(self, run_id: str) -> dict[str, int]:
+        """What is not known any more counts as used: it must not be granted again."""
+        try:
+            state = (await folded_run(self.journal, run_id)).folded.state
+        except RunErased:
+            return dict.fromkeys(KINDS, MOST)
+        return {found.kind: found.spent for found in state.meters}

@@ -89,6 +89,8 @@ def same_times(before: pb.Schedule, given: pb.Schedule) -> bool:
 def due_in_range(when: When, request: pb.BackfillScheduleRequest, now_ms: int) -> tuple[int, ...]:
     """The due times of a past range. Raises InvalidArgument."""
     start_ms, end_ms = request.start_time.ToMilliseconds(), request.end_time.ToMilliseconds()
+    if start_ms < 0:
+        raise InvalidArgument(Violation("start_time", "it lies before 1970: no schedule was due then"))
     if end_ms < start_ms:
         raise InvalidArgument(Violation("end_time", "it lies before start_time: exchange them"))
     if end_ms > now_ms:

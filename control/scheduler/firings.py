@@ -397,6 +397,6 @@ def _stored(row: sa.RowMapping) -> StoredFiring:
 
 def _position(token: str) -> tuple[int, str]:
     due, separator, occasion = token.partition("|")
-    if not separator or not due.removeprefix("-").isdecimal() or len(due) > len(str(1 << 62)):
+    if not separator or not due.removeprefix("-").isdecimal() or abs(int(due[:20])) > 1 << 62:
         raise InvalidArgument(Violation("page_token", "it is not from an earlier answer: leave it out to begin anew"))
     return int(due), occasion

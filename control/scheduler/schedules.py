@@ -97,7 +97,10 @@ class Schedules:
             asked = checked(given, 0 if kept else now_ms)
             await self._require_missions(asked, row.tenant)
             mission_id = await self._mission_of(row, asked)
-            become = replace(row, body=asked.body.SerializeToString(deterministic=True), mission_id=mission_id)
+            # Who says what is done does it in their own name.
+            creator = row.creator if mission_id == row.mission_id else caller().subject
+            body = asked.body.SerializeToString(deterministic=True)
+            become = replace(row, body=body, mission_id=mission_id, creator=creator)
             if not kept:
                 next_ms, wake_ms = _times(asked.when, ms_of(asked.body.jitter), schedule_id, now_ms)
                 become = replace(become, anchor_ms=now_ms, next_ms=next_ms, wake_ms=None if row.paused else wake_ms)
@@ -189,7 +192,9 @@ class Schedules:
         if row.asked.spec == asked.body.spec:
             return row.mission_id
         request_id = derived_uuid("spec", row.schedule_id, str(row.turn), digest_message(asked.body.spec))
-        return await self.missions.create(asked.body.spec, tenant=row.tenant, actor=row.creator, request_id=request_id)
+        return await self.missions.create(
+            asked.body.spec, tenant=row.tenant, actor=caller().subject, request_id=request_id
+        )
 
     async def _require_missions(self, asked: Asked, tenant: str) -> None:
         several = asked.body.HasField("after")

@@ -20,7 +20,7 @@ _COLUMNS = tuple(column for column in schedules.c)
 _NEVER = 1 << 62
 """Sorts behind every time."""
 _KEYS = frozenset(
-    {"schedule_id", "tenant", "creator", "request_id", "request_digest", "created_ms", "started", "skipped", "refused"}
+    {"schedule_id", "tenant", "request_id", "request_digest", "created_ms", "started", "skipped", "refused"}
 )
 """What a change leaves alone."""
 
@@ -214,6 +214,6 @@ def _token(row: ScheduleRow) -> str:
 
 def _position(token: str) -> tuple[int, str]:
     due, separator, schedule_id = token.partition("|")
-    if not separator or not due.isdecimal() or len(due) > len(str(_NEVER)):
+    if not separator or not due.isdecimal() or int(due[:20]) > _NEVER:
         raise InvalidArgument(Violation("page_token", "it is not from an earlier answer: leave it out to begin anew"))
     return int(due), schedule_id

@@ -8,6 +8,8 @@ import pytest
 
 from control.budgets import Ask, Granted, shared_escrow
 from control.core.meters import STEPS, TOKENS, meter
+from control.journal import shared_journal
+from control.orchestrator.drawing import Returns
 from infra.auth import Role
 from infra.errors import AlreadyExists, Denied, Exhausted, InvalidArgument, NotFound, Precondition, SkyError
 from infra.status import from_rpc_error
@@ -236,3 +238,21 @@ async def test_a_list_shows_that_a_run_is_out_of_budget_and_why(world: World) ->
     assert (run.phase, run.blocked_reason) == (ev.RUN_PHASE_WAITING, "BUDGET_EXHAUSTED")
     assert run.blocked_detail == blocked.detail
     assert [each.kind for each in run.meters] == [STEPS]
+
+
+async def test_a_run_that_cannot_be_read_any_more_keeps_no_other_from_giving_back(world: World) -> None:
+    runs_of = [await world.create(Limits(max_steps=50)) for _ in range(2)]
+    for each in runs_of:
+        await held(world, each.run_id, each.mission.mission_id, 5)
+        await world.finish(await world.owned(each.run_id))
+    escrow, journal = await world.runtime.shared(shared_escrow), await world.runtime.shared(shared_journal)
+    gone = min(each.run_id for each in runs_of)
+    await world.client.runs.EraseRun(runs.EraseRunRequest(run_id=gone, all=True, reason="asked by the person"))
+    assert len(await escrow.unsettled()) == 2
+    await Returns(journal, escrow, world.runtime.clock).look()
+    assert not await escrow.unsettled()
+
+
+async def test_a_limit_that_no_store_can_hold_is_refused_by_its_field(world: World) -> None:
+    refused = await error(world.create(Limits(max_tokens=2**64 - 1)))
+    assert "max_tokens" in refused.message

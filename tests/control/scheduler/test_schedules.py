@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from infra.auth import Role
 from infra.errors import AlreadyExists, Denied, InvalidArgument, NotFound
 from skyagent.mission.v1 import mission_pb2
 from skyagent.mission.v1 import mission_service_pb2 as missions_pb
 from skyagent.run.v1 import run_service_pb2 as runs_pb
 from skyagent.schedule.v1 import schedule_service_pb2 as pb
-from tests.control.scheduler.world import Timetable, at, refused, schedule, self_test
+from tests.control.meshed import CallingAs
+from tests.control.scheduler.world import Timetable, at, refused, schedule, self_test, stub_of
 
 MINUTE = Duration(seconds=60)
 ABSENT = "01M8H8G20M69E2EH0GS56AFR8Z"
@@ -322,3 +324,33 @@ async def test_a_wall_clock_that_is_set_starts_nothing_twice(timetable: Timetabl
     await timetable.pass_by(10)
     assert await timetable.states(made.schedule_id) == ["STARTED", "SKIPPED", "SKIPPED"]
     assert await runs_of(timetable, made.mission_id) == 1
+
+
+async def test_who_says_what_a_schedule_does_does_it_in_their_own_name(
+    timetable: Timetable, calling_as: CallingAs
+) -> None:
+    made = await timetable.create()
+    other = stub_of(calling_as(timetable.world.runtime, tenant="default", role=Role.OPERATOR))
+    another = schedule()
+    another.spec.goal = "what somebody else wants"
+    await other.UpdateSchedule(pb.UpdateScheduleRequest(schedule_id=made.schedule_id, schedule=another))
+    started = await other.TriggerSchedule(pb.TriggerScheduleRequest(schedule_id=made.schedule_id))
+    run = (await timetable.client.runs.GetRun(runs_pb.GetRunRequest(run_id=started.run_id))).run
+    assert (run.spec.goal, run.actor) == (another.spec.goal, "operator-of-default")
+
+
+@pytest.mark.parametrize("token", ["9999999999999999999|x", "x|y", "5"])
+async def test_a_page_token_of_nobody_is_refused_by_its_field(timetable: Timetable, token: str) -> None:
+    with refused(InvalidArgument) as why:
+        await timetable.stub.ListSchedules(pb.ListSchedulesRequest(page_token=token))
+    assert "page_token" in str(why.error)
+
+
+async def test_a_range_before_1970_is_refused_by_its_field(timetable: Timetable) -> None:
+    made = await timetable.create(cron="0 0 * * *", time_zone="America/New_York")
+    asked = pb.BackfillScheduleRequest(schedule_id=made.schedule_id, dry_run=True)
+    asked.start_time.FromSeconds(-62_135_596_800)
+    asked.end_time.FromSeconds(-62_135_596_000)
+    with refused(InvalidArgument) as why:
+        await timetable.stub.BackfillSchedule(asked)
+    assert "start_time" in str(why.error)

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from skyagent.common.v1 import blob_pb2 as skyagent_dot_common_dot_v1_dot_blob__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skyagent/mission/v1/mission.proto\x12\x13skyagent.mission.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dskyagent/common/v1/blob.proto\"\xa3\x03\n\x0bMissionSpec\x12\x1d\n\x04goal\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\x80\x80\x01\x12/\n\x08template\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18@2\x14^([a-z][a-z0-9_]*)?$\x12\x35\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.skyagent.mission.v1.InputB\t\xbaH\x06\x92\x01\x03\x10\x80\x01\x12\x35\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x1b.skyagent.common.v1.BlobRefB\t\xbaH\x06\x92\x01\x03\x10\x80\x01\x12\x37\n\x07runtime\x18\x05 \x01(\x0e\x32\x1c.skyagent.mission.v1.RuntimeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12)\n\rallowed_hosts\x18\x06 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x80\x02\"\x07r\x05\x10\x01\x18\x85\x02\x12+\n\x06limits\x18\x07 \x01(\x0b\x32\x1b.skyagent.mission.v1.Limits\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\x12\x34\n\x06labels\x18\t \x03(\x0b\x32\x1a.skyagent.mission.v1.LabelB\x08\xbaH\x05\x92\x01\x02\x10@\"N\n\x05Input\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,63}$\x12\x18\n\x05value\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80@\"9\n\x05Label\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x17\n\x05value\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\"\xe5\x01\n\x06Limits\x12\x11\n\tmax_steps\x18\x01 \x01(\r\x12:\n\rmax_wall_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12\x19\n\x11max_cost_microusd\x18\x03 \x01(\x04\x12\x12\n\nmax_tokens\x18\x04 \x01(\x04\x12\x1b\n\x13\x61pprove_above_cents\x18\x05 \x01(\x04\x12@\n\x0c\x61pproval_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\xe7\x84\x0f\x32\x00\"\xde\x01\n\x07Mission\x12\x18\n\nmission_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\x04spec\x18\x02 \x01(\x0b\x32 .skyagent.mission.v1.MissionSpecB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63urrent_run_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\trun_count\x18\x06 \x01(\rB\x04\xe2\x41\x01\x03*u\n\x07Runtime\x12\x17\n\x13RUNTIME_UNSPECIFIED\x10\x00\x12\x10\n\x0cRUNTIME_AUTO\x10\x01\x12\x13\n\x0fRUNTIME_BROWSER\x10\x02\x12\x13\n\x0fRUNTIME_DESKTOP\x10\x03\x12\x15\n\x11RUNTIME_WORKSPACE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skyagent/mission/v1/mission.proto\x12\x13skyagent.mission.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dskyagent/common/v1/blob.proto\"\xa3\x03\n\x0bMissionSpec\x12\x1d\n\x04goal\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\x80\x80\x01\x12/\n\x08template\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18@2\x14^([a-z][a-z0-9_]*)?$\x12\x35\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.skyagent.mission.v1.InputB\t\xbaH\x06\x92\x01\x03\x10\x80\x01\x12\x35\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x1b.skyagent.common.v1.BlobRefB\t\xbaH\x06\x92\x01\x03\x10\x80\x01\x12\x37\n\x07runtime\x18\x05 \x01(\x0e\x32\x1c.skyagent.mission.v1.RuntimeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12)\n\rallowed_hosts\x18\x06 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x80\x02\"\x07r\x05\x10\x01\x18\x85\x02\x12+\n\x06limits\x18\x07 \x01(\x0b\x32\x1b.skyagent.mission.v1.Limits\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\x12\x34\n\x06labels\x18\t \x03(\x0b\x32\x1a.skyagent.mission.v1.LabelB\x08\xbaH\x05\x92\x01\x02\x10@\"N\n\x05Input\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,63}$\x12\x18\n\x05value\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80@\"9\n\x05Label\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?\x12\x17\n\x05value\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\"\x87\x02\n\x06Limits\x12\x11\n\tmax_steps\x18\x01 \x01(\r\x12:\n\rmax_wall_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12*\n\x11max_cost_microusd\x18\x03 \x01(\x04\x42\x0f\xbaH\x0c\x32\n\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r\x12#\n\nmax_tokens\x18\x04 \x01(\x04\x42\x0f\xbaH\x0c\x32\n\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r\x12\x1b\n\x13\x61pprove_above_cents\x18\x05 \x01(\x04\x12@\n\x0c\x61pproval_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\xe7\x84\x0f\x32\x00\"\xde\x01\n\x07Mission\x12\x18\n\nmission_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\x04spec\x18\x02 \x01(\x0b\x32 .skyagent.mission.v1.MissionSpecB\x04\xe2\x41\x01\x02\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63reator\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63urrent_run_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\trun_count\x18\x06 \x01(\rB\x04\xe2\x41\x01\x03*u\n\x07Runtime\x12\x17\n\x13RUNTIME_UNSPECIFIED\x10\x00\x12\x10\n\x0cRUNTIME_AUTO\x10\x01\x12\x13\n\x0fRUNTIME_BROWSER\x10\x02\x12\x13\n\x0fRUNTIME_DESKTOP\x10\x03\x12\x15\n\x11RUNTIME_WORKSPACE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,6 +60,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LABEL'].fields_by_name['value']._serialized_options = b'\272H\005r\003\030\377\001'
   _globals['_LIMITS'].fields_by_name['max_wall_time']._loaded_options = None
   _globals['_LIMITS'].fields_by_name['max_wall_time']._serialized_options = b'\272H\005\252\001\0022\000'
+  _globals['_LIMITS'].fields_by_name['max_cost_microusd']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['max_cost_microusd']._serialized_options = b'\272H\0142\n\030\200\200\220\273\272\326\255\360\r'
+  _globals['_LIMITS'].fields_by_name['max_tokens']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['max_tokens']._serialized_options = b'\272H\0142\n\030\200\200\220\273\272\326\255\360\r'
   _globals['_LIMITS'].fields_by_name['approval_ttl']._loaded_options = None
   _globals['_LIMITS'].fields_by_name['approval_ttl']._serialized_options = b'\272H\014\252\001\t\"\005\010\200\347\204\0172\000'
   _globals['_MISSION'].fields_by_name['mission_id']._loaded_options = None
@@ -74,8 +78,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MISSION'].fields_by_name['current_run_id']._serialized_options = b'\342A\001\003'
   _globals['_MISSION'].fields_by_name['run_count']._loaded_options = None
   _globals['_MISSION'].fields_by_name['run_count']._serialized_options = b'\342A\001\003'
-  _globals['_RUNTIME']._serialized_start=1234
-  _globals['_RUNTIME']._serialized_end=1351
+  _globals['_RUNTIME']._serialized_start=1268
+  _globals['_RUNTIME']._serialized_end=1385
   _globals['_MISSIONSPEC']._serialized_start=217
   _globals['_MISSIONSPEC']._serialized_end=636
   _globals['_INPUT']._serialized_start=638
@@ -83,7 +87,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LABEL']._serialized_start=718
   _globals['_LABEL']._serialized_end=775
   _globals['_LIMITS']._serialized_start=778
-  _globals['_LIMITS']._serialized_end=1007
-  _globals['_MISSION']._serialized_start=1010
-  _globals['_MISSION']._serialized_end=1232
+  _globals['_LIMITS']._serialized_end=1041
+  _globals['_MISSION']._serialized_start=1044
+  _globals['_MISSION']._serialized_end=1266
 # @@protoc_insertion_point(module_scope)

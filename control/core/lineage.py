@@ -26,7 +26,10 @@ class Begun:
 
 
 def begun_in(run_id: str, events: Iterable[ev.EventBody]) -> dict[str, Begun]:
-    """Steps that a run without relatives began, and that may have happened; in the order of its journal."""
+    """Steps that a run without relatives began, in the order of its journal.
+
+    One that certainly came to nothing is nobody's (run_id ""), but keeps its number: numbers never come back.
+    """
     found: dict[str, Begun] = {}
     for body in events:
         if body.HasField("step_intended") and body.step_intended.effect_class in NOT_TWICE:
@@ -34,9 +37,9 @@ def begun_in(run_id: str, events: Iterable[ev.EventBody]) -> dict[str, Begun]:
             before = found.get(step_id)
             found[step_id] = Begun(run_id, before.number + 1 if before else 1, open=True)
         elif (ended := ending_of(body)) is not None and ended.step_id in found:
-            before = found.pop(ended.step_id)
-            if not (ended.nothing and before.number == 1):
-                found[ended.step_id] = Begun(run_id, before.number, open=False)
+            before = found[ended.step_id]
+            nothing = ended.nothing and before.number == 1
+            found[ended.step_id] = Begun("" if nothing else run_id, before.number, open=False)
     return found
 
 

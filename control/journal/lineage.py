@@ -2,7 +2,8 @@
 
 A row says which run began a step last, under which number, and whether that attempt is open. It changes in the very
 transaction that writes the intent, or the end of it. Another run may begin the step only once nothing is open, and only
-when it knows of the last that was begun: else it is refused, finds out what came of that, and comes back.
+when it knows of the last that was begun: else it is refused, finds out what came of that, and comes back. A first one
+that certainly did nothing is nobody's; its number does not come back, so that nobody takes another for it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ _CLAIM = (
     " ON CONFLICT (lineage, step_id) DO UPDATE"
     " SET run_id = excluded.run_id, number = lineage_steps.number + 1, open = excluded.open"
     " WHERE lineage_steps.run_id = excluded.run_id"
+    " OR lineage_steps.run_id = ''"
     " OR (lineage_steps.open <> excluded.open AND lineage_steps.run_id = ? AND lineage_steps.number = ?)"
 )
 _BEGUN = "SELECT run_id, number, open FROM lineage_steps WHERE lineage = ? AND step_id = ?"
-_FORGET = "DELETE FROM lineage_steps WHERE lineage = ? AND step_id = ? AND run_id = ? AND number = 1"
+_FORGET = (
+    "UPDATE lineage_steps SET run_id = '', open = ? WHERE lineage = ? AND step_id = ? AND run_id = ? AND number = 1"
+)
 _CLOSE = "UPDATE lineage_steps SET open = ? WHERE lineage = ? AND step_id = ? AND run_id = ?"
 
 
@@ -47,13 +51,13 @@ def release(driver: Driver, append: Append) -> None:
     """Closes the steps whose attempts an append ends."""
     for ended in append.releases:
         named = (ended.lineage, ended.step_id, append.run_id)
-        if not (ended.nothing and driver.execute(_FORGET, named).rowcount):
+        if not (ended.nothing and driver.execute(_FORGET, (False, *named)).rowcount):
             driver.execute(_CLOSE, (False, *named))
 
 
 def begun(connection: Connection, lineage: str) -> Mapping[str, Begun]:
     """Every step of a lineage that was begun and may have happened, by its id."""
-    chosen = select(lineage_steps).where(lineage_steps.c.lineage == lineage)
+    chosen = select(lineage_steps).where(lineage_steps.c.lineage == lineage, lineage_steps.c.run_id != "")
     return {row.step_id: Begun(row.run_id, row.number, row.open) for row in connection.execute(chosen)}
 
 

@@ -123,7 +123,9 @@ class Forks:
         needed = {attempt.finished_seq for _, attempt in planned_on(reading.at)}
         outcomes = {seq: outcome for seq, outcome in reading.outcomes.items() if seq in needed}
         relatives = await self.journal.begun(state.lineage or state.run_id)
-        begun = relatives or begun_in(state.run_id, reading.bodies)
+        begun = relatives or {
+            step_id: one for step_id, one in begun_in(state.run_id, reading.bodies).items() if one.run_id
+        }
         return Parent(state, outcomes, begun, reading.planning_open)
 
     async def _spec(self, request: api.ForkRunRequest, parent: Parent, who: Caller) -> mission.MissionSpec:

@@ -30,14 +30,13 @@ def claims_of(folded: RunFold, events: Sequence[ev.EventBody]) -> tuple[Claim, .
 
 
 def releases_of(folded: RunFold, events: Sequence[ev.EventBody]) -> tuple[Release, ...]:
-    """What a commit ends of it."""
-    if not folded.state.lineage:
-        return ()
+    """What a commit ends of it, also where the run has not heard of its first fork yet."""
+    lineage = folded.state.lineage or folded.state.run_id
     ended = [ending for body in events if (ending := ending_of(body)) is not None]
     return tuple(
-        Release(folded.state.lineage, ending.step_id, ending.nothing)
+        Release(lineage, ending.step_id, ending.nothing)
         for ending in ended
-        if shared(folded, folded.node(ending.step_id))
+        if folded.node(ending.step_id).node.step.action.effect_class in NOT_TWICE
     )
 
 

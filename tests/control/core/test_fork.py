@@ -251,7 +251,9 @@ def test_what_certainly_did_nothing_was_not_begun() -> None:
     none = act.Outcome(status=act.OUTCOME_STATUS_REFUSED, effect=eff.EFFECT_NONE)
     refused = ev.EventBody(step_finished=ev.StepFinished(step_id="s", outcome=none))
     withdrawn = ev.EventBody(step_withdrawn=ev.StepWithdrawn(step_id="s"))
-    assert begun_in("R", [intended, refused]) == begun_in("R", [intended, withdrawn]) == {}
+    nobodys = {"s": Begun("", 1)}
+    assert begun_in("R", [intended, refused]) == begun_in("R", [intended, withdrawn]) == nobodys
+    assert begun_in("R", [intended, refused, intended]) == {"s": Begun("R", 2, open=True)}, "numbers never come back"
     assert begun_in("R", [intended]) == {"s": Begun("R", 1, open=True)}
     lost = ev.EventBody(step_finished=ev.StepFinished(step_id="s", outcome=act.Outcome(effect=eff.EFFECT_UNKNOWN)))
     assert begun_in("R", [intended, lost, intended, refused]) == {"s": Begun("R", 2)}

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import Connection
 
+from control.core.lineage import Begun
+from control.core.run import RunFold
+from control.journal import Append, Claim, Release, lineage
+from control.orchestrator.relatives import releases_of
+from infra.db import shared_database
+from infra.db.driver import driver_of
 from infra.settings import OwnershipSettings, Settings
 from skyagent.execution.v1 import action_pb2 as act
 from skyagent.execution.v1 import effect_pb2 as eff
@@ -140,3 +148,28 @@ async def test_forks_that_are_asked_for_at_once_under_one_request_are_one(world:
     made = await asyncio.gather(*(world.fork(run_id, 2, request_id=request_id) for _ in range(4)))
     assert len({answer.run.run_id for answer in made}) == 1
     assert {answer.parent.seq for answer in made} == {2}
+
+
+async def test_what_a_run_ends_before_it_hears_of_its_fork_keeps_that_waiting_for_nothing(world: Mesh) -> None:
+    run_id = await world.start([noop("post", ONCE)])
+    post = (await world.plane.state(run_id)).nodes[0].node.node_id
+    unheard = RunFold(await world.plane.state(run_id))
+    assert not unheard.state.lineage
+    done = ev.EventBody(step_finished=ev.StepFinished(step_id=post, attempt=1))
+    assert releases_of(unheard, [done]) == (Release(run_id, post, nothing=False),)
+
+
+async def test_a_beginning_that_came_to_nothing_is_not_taken_for_a_later_one(world: Mesh) -> None:
+    database = await world.plane.runtime.shared(shared_database)
+    claim, release = Append("A", 1, 1, (), "1", claims=(Claim("L", "s"),)), Release("L", "s", nothing=True)
+    late = Append("B", 1, 1, (), "2", claims=(Claim("L", "s", Begun("A", 1)),))
+
+    def in_turn(connection: Connection) -> list[bool]:
+        driver = driver_of(connection)
+        first = lineage.claimed(driver, claim) is None
+        lineage.release(driver, replace(claim, releases=(release,)))
+        again = lineage.claimed(driver, claim) is None
+        lineage.release(driver, replace(claim, releases=(replace(release, nothing=False),)))
+        return [first, again, lineage.claimed(driver, late) is None]
+
+    assert await database.transact(in_turn) == [True, True, False]

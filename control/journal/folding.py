@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from control.core.run import FOLD_VERSION, IllegalEvent, RunFold, terminal
 from control.core.summary import current_step, summary
 from control.journal.erasure import RunErased
@@ -27,13 +29,20 @@ class FoldedRun:
 
 
 def event_of(stored: StoredEvent) -> ev.RunEvent:
-    """A stored event as the contract has it."""
+    """A stored event as the contract has it. Raises DataLoss EVENT_UNREADABLE."""
     event = ev.RunEvent(run_id=stored.run_id, seq=stored.seq, epoch=stored.epoch, hash=hash_of(stored.hash))
     event.time.FromMilliseconds(stored.time_ms)
     if stored.payload is None:
         event.erased = True
     else:
-        event.body.ParseFromString(stored.payload)
+        try:
+            event.body.ParseFromString(stored.payload)
+        except DecodeError as bad:
+            where = f"event {stored.seq} of run {stored.run_id}"
+            fix = "`skyagent audit verify` tells which runs are hurt; restore the journal from a backup"
+            raise DataLoss(
+                "EVENT_UNREADABLE", f"{where} is not as it was written; {fix}", run_id=stored.run_id
+            ) from bad
     return event
 
 

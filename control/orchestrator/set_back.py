@@ -16,7 +16,8 @@ _NAMED = 3
 
 async def done_unknown(ledger: Ledger, link: WorkerLink) -> str:
     """What a worker has done of the run that its log does not know, and no person was told of; empty when nothing."""
-    unknown = [key for key in link.let_go_of(ledger.head.run_id) if not _known(ledger.folded, key)][:_NAMED]
+    unknown = [key for key in link.let_go_of(ledger.head.run_id) if not _known(ledger.folded, key)]
+    unknown = sorted(unknown, key=lambda key: (key.step_id, key.attempt))[:_NAMED]  # the same ones whenever it is asked
     if not unknown or await told(ledger, unknown):
         return ""
     return f"has done {' and '.join(f'step {key.step_id}' for key in unknown)}"

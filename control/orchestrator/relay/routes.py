@@ -68,8 +68,9 @@ class Routes:
 
     async def _look_at_streams(self) -> None:
         while self._ended:
-            await self.journal.end_stream(self._ended[-1].worker_id, self._ended[-1].generation)
-            self._ended.pop()
+            link = self._ended[0]
+            await self.journal.end_stream(link.worker_id, link.generation)
+            self._ended.remove(link)
         held = [link.worker_id for link in self.links.near()]
         if not held:
             return

@@ -78,3 +78,14 @@ async def test_what_was_under_way_goes_on_after_a_restart_whatever_the_limit_is_
 def test_a_weight_of_nothing_is_refused(weights: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="tenant_weights"):
         LimitsSettings(tenant_weights=weights)
+
+
+async def test_a_queued_run_that_cannot_be_read_keeps_no_other_from_going_on(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, limits=LIMITED)
+    async with control_plane(settings) as plane, worker(settings, plane.runtime.address):
+        runs = [await plane.start([noop(name)]) for name in ("one", "two")]
+        damaged, newer = [await plane.start([noop(name)]) for name in ("damaged", "newer")]
+        await plane.sql("UPDATE run_events SET payload = x'ff' WHERE run_id = ? AND seq = 1", damaged)
+        await plane.sql("UPDATE runs SET fold_version = 99 WHERE run_id = ?", newer)
+        for run_id in [*runs, await plane.start([noop("after them")])]:
+            assert (await plane.until_ended(run_id)).phase == ev.RUN_PHASE_SUCCEEDED

@@ -99,7 +99,9 @@ class Results:
             await self.lose_behind(report.link, key, "was told that the run is over")
             report.link.recorded(report.result.key)
             return
-        report.link.leaving |= report.result.outcome.reason == "DRAINING"
+        # What a former process of the worker declined when it was drained is reported by its successor, too.
+        now = key not in {Key.of(held.key) for held in report.link.hello.held}
+        report.link.leaving |= now and report.result.outcome.reason == "DRAINING"
         readable = await self._readable(report)
         if readable is not None:
             await self._take(readable, key, attempt)
